@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The worker: a thread that polls receive queues in bursts while there is work, then spins a bounded,
+ * adaptive while, arms every queue's notification, checks once more, and sleeps in epoll.
+ * The theory of operation is at the top of worker.c.
+ *
+ * Whatever the data path reads (ports, bridges, guest memory, rings) is changed only between
+ * workers_pause() and workers_resume(), by the main thread: every worker is then between two bursts,
+ * holds no packet of a synchronous port, and touches nothing.
+ */
+#ifndef VIFD_WORKER_H
+#define VIFD_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "pkt/pkt.h"
+#include "port/port.h"
+#include "port/profile.h"
+
+enum { WORKER_QUEUES_MAX = 2048, WORKER_POOL_PACKETS = 2048, WORKER_CPU_ANY = -1 };
+
+/* One receive queue that a worker polls. */
+struct worker_queue {
+	struct port *port;
+	unsigned queue;
+	int wake_fd;            /* -1: none yet */
+	uint64_t poll_after;    /* TSC; of ports whose poll is a system call */
+};
+
+struct worker {
+	unsigned id;
+	int cpu;                        /* WORKER_CPU_ANY: not pinned */
+	pthread_t thread;
+	int epoll_fd;
+	int wake_fd;                    /* eventfd: pause or stop */
+	struct pkt_pool pool;
+	struct profile profile;
+
+	struct worker_queue *queues;    /* changed only while paused */
+	unsigned queue_count;
+
+	struct pkt **done;              /* packets whose last owner let go in this burst */
+	unsigned done_count;
+	struct port *flush[PORTS_MAX];  /* ports sent to in this round */
+	unsigned flush_count;
+
+	uint64_t spin_cycles;           /* present length of the idle spin */
+	uint64_t sleeps;                /* times it went to sleep */
+	uint64_t spins_won, spins_lost; /* idle spins that met work, and that ended in sleep */
+	uint64_t rounds, bursts;
+	uint64_t packets, bytes;        /* taken in, for the profile's ratios */
+
+	void *bridge_cache;             /* the bridge's, per worker */
+	_Alignas(64) _Atomic bool parked;
+};
+
+/* The calling worker; NULL in the main thread. */
+extern __thread struct worker *worker_self;
+
+struct worker_config {
+	unsigned count;                 /* 1..WORKERS_MAX */
+	const int *cpus;                /* count CPU numbers, or NULL: not pinned */
+	int idle_spin_usec;             /* -1: adaptive up to a default bound; 0: never spin; else the fixed length */
+};
+
+/* Start the threads, paused. 0 or -errno. */
+int workers_start(const struct worker_config *config);
+/* Stop and join them. Ports must have been detached. */
+void workers_stop(void);
+
+/* Bring every worker to rest between two bursts; nests. From the main thread only. Costs a wake-up. */
+void workers_pause(void);
+void workers_resume(void);
+
+unsigned workers_count(void);
+struct worker *worker_by_id(unsigned id);
+/* Change the idle spin at run time (see worker_config). */
+void workers_set_idle_spin(int usec);
+
+/* Share the receive queues of a registered port out over the workers (fewest queues first), and back. Pause inside. */
+void worker_attach(struct port *port);
+void worker_detach(struct port *port);
+/* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker; edge-triggered,
+ * never read by the worker; stays the caller's. While paused. */
+int worker_watch(struct port *port, unsigned queue, int fd);
+
+/* For ports, on a worker: remember to flush(port) at the end of this round. */
+static inline void worker_need_flush(struct worker *worker, struct port *port)
+{
+	if (!port->flush_pending[worker->id]) {
+		port->flush_pending[worker->id] = true;
+		worker->flush[worker->flush_count++] = port;
+	}
+}
+
+static inline struct port_stats *port_stats(struct port *port)
+{
+	return &port->stats[worker_self->id];
+}
+
+void worker_complete(struct worker *worker);
+
+/* Let go of one reference. With the last one the packet's source is told at the end of the burst. */
+static inline void pkt_put(struct pkt *pkt)
+{
+	struct worker *worker = worker_self;
+
+	if (--pkt->refs == 0)
+		worker->done[worker->done_count++] = pkt;
+}
+
+#endif

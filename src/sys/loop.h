@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The main thread's event loop: descriptors and timers. Control path only; one loop, one thread. */
+#ifndef VIFD_LOOP_H
+#define VIFD_LOOP_H
+
+#include <stdint.h>
+
+typedef void loop_fd_fn(void *arg, uint32_t events);
+typedef void loop_timer_fn(void *arg);
+
+int loop_init(void);
+/* Serve until loop_quit(). Returns 0, or -errno. */
+int loop_run(void);
+void loop_quit(void);
+
+/* Call fn(arg, events) when fd has epoll events (level-triggered). 0 or -errno. */
+int loop_add_fd(int fd, uint32_t events, loop_fd_fn *fn, void *arg);
+int loop_set_events(int fd, uint32_t events);
+/* Forget fd (before it is closed). Its function is not called again, also not for events already fetched. */
+void loop_del_fd(int fd);
+
+/* Call fn(arg) once in msec milliseconds. Returns an id > 0, or -errno. */
+int loop_add_timer(unsigned msec, loop_timer_fn *fn, void *arg);
+void loop_del_timer(int id);
+
+#endif
