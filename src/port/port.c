@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The port table, and the way out of the bridge. Theory of operation: port.h.
+ */
+#include "port/port.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/offload.h"
+#include "port/worker.h"
+
+static struct port *ports[PORTS_MAX]; /* by id; changed while paused */
+
+int port_register(struct port *port)
+{
+	unsigned id = 0;
+
+	if (port_by_name(port->name))
+		return -EEXIST;
+	for (unsigned i = 1; i < PORTS_MAX && !id; i++) {
+		if (!ports[i])
+			id = i;
+	}
+	if (!id)
+		return -ENOSPC;
+	port->stats = aligned_alloc(64, WORKERS_MAX * sizeof(*port->stats));
+	if (!port->stats)
+		return -ENOMEM;
+	memset(port->stats, 0, WORKERS_MAX * sizeof(*port->stats));
+	memset(port->flush_pending, 0, sizeof(port->flush_pending));
+	port->id = id;
+	ports[id] = port;
+	return 0;
+}
+
+void port_unregister(struct port *port)
+{
+	ports[port->id] = NULL;
+	free(port->stats);
+	port->stats = NULL;
+}
+
+struct port *port_by_name(const char *name)
+{
+	for (unsigned i = 1; i < PORTS_MAX; i++) {
+		if (ports[i] && strcmp(ports[i]->name, name) == 0)
+			return ports[i];
+	}
+	return NULL;
+}
+
+struct port *port_by_id(unsigned id)
+{
+	return id < PORTS_MAX ? ports[id] : NULL;
+}
+
+void port_stats_sum(const struct port *port, struct port_stats *sum)
+{
+	memset(sum, 0, sizeof(*sum));
+	for (unsigned i = 0; i < WORKERS_MAX; i++) {
+#define X(name, text) sum->name += __atomic_load_n(&port->stats[i].name, __ATOMIC_RELAXED);
+		PORT_STATS(X)
+#undef X
+	}
+}
+
+void port_send(struct port *port, struct pkt **pkts, unsigned n)
+{
+	unsigned from = 0; /* pkts[from..i) fit the port as they are */
+
+	for (unsigned i = 0; i < n; i++) {
+		if (likely((offload_needs(pkts[i]) & ~port->caps) == 0))
+			continue;
+		if (i > from)
+			port->ops->send(port, pkts + from, i - from);
+		offload_send(port, pkts[i]);
+		from = i + 1;
+	}
+	if (n > from)
+		port->ops->send(port, pkts + from, n - from);
+}
