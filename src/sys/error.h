@@ -8,6 +8,7 @@ struct error {
 };
 
 /* Write the sentence (printf format) and return code, so that callers can `return fail(error, -EINVAL, ...)`. */
-int fail(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int fail(struct error *error, int code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 #endif

@@ -8,6 +8,7 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
+/* Show messages up to level; LOG_LEVEL_INFO until told otherwise. */
 void log_set_level(enum log_level level);
 void log_at(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -23,6 +24,7 @@ struct log_limit {
 	unsigned tokens;
 	unsigned suppressed;
 };
+/* True when the caller may log its line now. A zeroed limit is ready for use; callers of one limit take turns. */
 bool log_allowed(struct log_limit *limit);
 
 #endif
