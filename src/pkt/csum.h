@@ -1,17 +1,60 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Internet checksum (RFC 1071), partial sums in 32 bits, native order. */
+/*
+ * Internet checksum (RFC 1071).
+ *
+ * A sum is 32 bits wide, in the byte order of memory (RFC 1071, 2B: the checksum does not mind)
+ * and not yet folded, so that sums can be carried on. The functions that take a sum add to it.
+ */
 #ifndef VIFD_CSUM_H
 #define VIFD_CSUM_H
 
 #include "pkt/pkt.h"
 
-/* Add len bytes at data to sum. data starts at an even offset of what is summed; see csum_add_odd(). */
+/* Add the sum of a piece of data, which takes up an even number of bytes before the piece's own. */
+static inline uint32_t csum_add(uint32_t sum, uint32_t piece)
+{
+	sum += piece;
+	return sum + (sum < piece);
+}
+
+/* The sum of a piece that begins at an odd offset instead: its bytes change places. */
+static inline uint32_t csum_swap(uint32_t sum)
+{
+	return sum >> 8 | sum << 24;
+}
+
+/*
+ * Fold to 16 bits, not complemented: what a field holds before the checksum is finished over it.
+ * To be stored as is.
+ */
+static inline uint16_t csum_fold_partial(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum + (sum >> 16);
+}
+
+/*
+ * Fold to the checksum: the 16-bit one's complement. To be stored as is; 0 when a sum includes a
+ * right checksum.
+ */
+static inline uint16_t csum_fold(uint32_t sum)
+{
+	return ~csum_fold_partial(sum);
+}
+
+/* Add len bytes at data, of any alignment. len is even, or these are the last bytes. */
 uint32_t csum_partial(const void *data, size_t len, uint32_t sum);
-/* Fold to the 16-bit one's complement, as stored in the header (native order). */
-uint16_t csum_fold(uint32_t sum);
-/* Sum of frame bytes [off, off + len) over header and fragments, odd fragment lengths included, added to sum. */
+
+/*
+ * Add frame bytes [off, off + len), which lie within the packet, over header and fragments of odd
+ * lengths too.
+ */
 uint32_t csum_pkt(const struct pkt *pkt, uint32_t off, uint32_t len, uint32_t sum);
-/* TCP or UDP pseudo header of a parsed packet, for l4_len bytes of header and payload; not folded. */
+
+/*
+ * The pseudo header of a parsed packet with l4_off and l4_proto set, for l4_len bytes of L4
+ * header and payload.
+ */
 uint32_t csum_pseudo(const struct pkt *pkt, uint32_t l4_len);
 
 #endif
