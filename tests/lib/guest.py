@@ -59,7 +59,7 @@ class Guest:
 
     def __init__(self, name, socket, folder, *, mac, listen=False, reconnect=1, queues=1, device="", netdev=None,
                  memory=256, cpus=1, affinity=None, accel=None):
-        self.name, self.mac = name, mac
+        self.name, self.mac, self.tmp = name, mac, "/tmp"
         self.folder = Path(folder)
         self.accel = accel or accelerator()
         self._shell, self._pending, self._serial = None, b"", itertools.count()
