@@ -36,14 +36,14 @@ enum {
 	 VIRTIO_BIT(VIRTIO_F_IN_ORDER_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) | \
 	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT) | VIRTIO_BIT(VIRTIO_NET_F_HOST_USO_BIT))
 
-/* One ring and, for transmit rings, what in-order completion needs. */
+/* One ring and, for transmit rings, what completion needs. */
 struct virtio_net_ring {
 	struct virtq vq;
 	struct pkt_source source;       /* of the packets taken from a transmit ring */
 	struct virtio_net *device;
-	uint16_t *heads;                /* [size] head descriptor by ring position, transmit only */
-	bool *done;                     /* [size] completed out of turn, transmit and in_order only */
-	uint16_t done_from;             /* oldest position not yet given back */
+	uint32_t *returned;             /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
+	uint16_t return_next;           /* oldest position not yet given back (in_order) */
+	bool flush_pending;             /* receive ring: entries published, driver not yet told */
 };
 
 struct virtio_net {
@@ -55,6 +55,9 @@ struct virtio_net {
 	unsigned pairs_max;
 	uint64_t breaks;                /* times a ring was marked broken */
 };
+
+/* Without close(), which is the control side's. */
+extern const struct channel_ops virtio_net_channel_ops;
 
 /* All of these in the main thread; those that change a running device inside workers_pause(). */
 

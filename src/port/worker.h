@@ -41,6 +41,7 @@ struct worker {
 	unsigned queue_count;
 
 	struct pkt **done;              /* packets whose last owner let go in this burst */
+	struct pkt **done_spare;
 	unsigned done_count;
 	struct port *flush[PORTS_MAX];  /* ports sent to in this round */
 	unsigned flush_count;
@@ -52,8 +53,8 @@ struct worker {
 	uint64_t packets, bytes;        /* taken in, for the profile's ratios */
 
 	void *bridge_cache;             /* the bridge's, per worker */
-	_Alignas(64) _Atomic bool parked;
-};
+	_Atomic bool parked;
+} __attribute__((aligned(64)));
 
 /* The calling worker; NULL in the main thread. */
 extern __thread struct worker *worker_self;
@@ -64,7 +65,7 @@ struct worker_config {
 	int idle_spin_usec;             /* -1: adaptive up to a default bound; 0: never spin; else the fixed length */
 };
 
-/* Start the threads, paused. 0 or -errno. */
+/* Start the threads; ports are attached afterwards. Once. 0 or -errno. */
 int workers_start(const struct worker_config *config);
 /* Stop and join them. Ports must have been detached. */
 void workers_stop(void);

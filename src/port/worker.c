@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Workers: poll, forward, complete, flush; spin a little; arm, re-check, sleep.
+ *
+ * Theory of operation
+ *
+ * A round polls each receive queue of the worker once for a burst, forwards it, tells the packets' sources that
+ * their buffers are free, and at its end flushes every port that was sent to: one doorbell per port and round.
+ *
+ * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs), a spin
+ * hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would have used. So the length
+ * of the spin follows the traffic, as KVM's halt polling does:
+ *
+ *      gap = how long the worker was without work, known when work arrives
+ *      gap <= bound (50 us):  a spin would have caught it   -> spin for bound next time
+ *      gap >  bound:          a spin would have been wasted -> halve the spin, below 1 us: none
+ *
+ * Streams and request/response on the same machine keep it at the bound and never sleep; an idle guest's
+ * occasional packet finds it at zero. `set idle-spin` fixes it instead.
+ *
+ * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and never read: an
+ * eventfd that is written again is a new edge, and nobody needs its count. A queue whose poll is a system call is
+ * polled at most every 4 us while it is empty, so that it does not tax the others.
+ *
+ * Pausing. The main thread raises `pausing`, wakes the sleepers and waits until every worker has parked at the top
+ * of its loop, where it holds no packet and no lock.
+ */
+#include "port/worker.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bridge/bridge.h"
+#include "sys/log.h"
+
+enum { SPIN_BOUND_USEC = 50, SPIN_NONE_NSEC = 1000, SYSCALL_POLL_USEC = 4, EPOLL_EVENTS = 64 };
+
+__thread struct worker *worker_self;
+
+const char *const stage_names[STAGES] = {
+	[STAGE_CHANNEL] = "channel", [STAGE_HEADER] = "header", [STAGE_BRIDGE] = "bridge",
+	[STAGE_OFFLOAD] = "offload", [STAGE_COPY] = "copy",	[STAGE_UPLINK] = "uplink",
+	[STAGE_IDLE] = "idle",
+};
+
+static struct worker *workers;
+static unsigned worker_total;
+
+static _Atomic bool pausing, stopping;
+static unsigned pause_depth;
+static pthread_mutex_t pause_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t pause_changed = PTHREAD_COND_INITIALIZER;
+
+/* Idle spin, in cycles; read by workers, changed by the main thread. */
+static _Atomic bool spin_adaptive;
+static _Atomic uint64_t spin_bound;
+static uint64_t spin_none, syscall_poll_cycles;
+
+static void *worker_main(void *arg);
+
+uint64_t cycles_hz(void)
+{
+	static uint64_t hz;
+	struct timespec t0, t1, nap = { .tv_nsec = 20 * 1000 * 1000 };
+
+	if (!hz) {
+		clock_gettime(CLOCK_MONOTONIC, &t0);
+		uint64_t c0 = cycles_now();
+
+		nanosleep(&nap, NULL);
+		clock_gettime(CLOCK_MONOTONIC, &t1);
+		uint64_t c1 = cycles_now();
+
+		double sec = (t1.tv_sec - t0.tv_sec) + (t1.tv_nsec - t0.tv_nsec) * 1e-9;
+
+		hz = (c1 - c0) / sec;
+	}
+	return hz;
+}
+
+void workers_set_idle_spin(int usec)
+{
+	uint64_t per_usec = cycles_hz() / 1000000;
+
+	atomic_store(&spin_adaptive, usec < 0);
+	atomic_store(&spin_bound, (usec < 0 ? SPIN_BOUND_USEC : usec) * per_usec);
+}
+
+static int worker_init(struct worker *worker, unsigned id, int cpu)
+{
+	int err = pkt_pool_init(&worker->pool, WORKER_POOL_PACKETS);
+
+	if (err)
+		return err;
+	worker->id = id;
+	worker->cpu = cpu;
+	worker->queues = calloc(WORKER_QUEUES_MAX, sizeof(*worker->queues));
+	worker->done = calloc(WORKER_POOL_PACKETS, sizeof(*worker->done));
+	worker->done_spare = calloc(WORKER_POOL_PACKETS, sizeof(*worker->done_spare));
+	if (!worker->queues || !worker->done || !worker->done_spare)
+		return -ENOMEM;
+	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (worker->epoll_fd < 0 || worker->wake_fd < 0)
+		return -errno;
+
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = NULL };
+
+	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->wake_fd, &event))
+		return -errno;
+	worker->spin_cycles = atomic_load(&spin_bound);
+	return 0;
+}
+
+int workers_start(const struct worker_config *config)
+{
+	workers = aligned_alloc(64, config->count * sizeof(*workers));
+	if (!workers)
+		return -ENOMEM;
+	memset(workers, 0, config->count * sizeof(*workers));
+	spin_none = cycles_hz() / 1000000000.0 * SPIN_NONE_NSEC;
+	syscall_poll_cycles = cycles_hz() / 1000000 * SYSCALL_POLL_USEC;
+	workers_set_idle_spin(config->idle_spin_usec);
+	atomic_store(&stopping, false);
+
+	for (unsigned i = 0; i < config->count; i++) {
+		struct worker *worker = &workers[i];
+		int err = worker_init(worker, i, config->cpus ? config->cpus[i] : WORKER_CPU_ANY);
+
+		if (!err)
+			err = -pthread_create(&worker->thread, NULL, worker_main, worker);
+		if (err)
+			return err;
+		worker_total++;
+	}
+	return 0;
+}
+
+static void worker_wake(struct worker *worker)
+{
+	if (eventfd_write(worker->wake_fd, 1) && errno != EAGAIN)
+		log_error("worker %u: cannot be woken: %s", worker->id, strerror(errno));
+}
+
+void workers_stop(void)
+{
+	atomic_store(&stopping, true);
+	for (unsigned i = 0; i < worker_total; i++) {
+		struct worker *worker = &workers[i];
+
+		worker_wake(worker);
+		pthread_join(worker->thread, NULL);
+		close(worker->epoll_fd);
+		close(worker->wake_fd);
+		pkt_pool_fini(&worker->pool);
+		free(worker->queues);
+		free(worker->done);
+		free(worker->done_spare);
+	}
+	free(workers);
+	workers = NULL;
+	worker_total = 0;
+}
+
+unsigned workers_count(void)
+{
+	return worker_total;
+}
+
+struct worker *worker_by_id(unsigned id)
+{
+	return id < worker_total ? &workers[id] : NULL;
+}
+
+/* ---- pausing ---- */
+
+void workers_pause(void)
+{
+	if (pause_depth++ > 0)
+		return;
+	pthread_mutex_lock(&pause_lock);
+	atomic_store(&pausing, true);
+	for (unsigned i = 0; i < worker_total; i++)
+		worker_wake(&workers[i]);
+	for (unsigned i = 0; i < worker_total; i++) {
+		while (!atomic_load(&workers[i].parked))
+			pthread_cond_wait(&pause_changed, &pause_lock);
+	}
+	pthread_mutex_unlock(&pause_lock);
+}
+
+void workers_resume(void)
+{
+	if (--pause_depth > 0)
+		return;
+	pthread_mutex_lock(&pause_lock);
+	atomic_store(&pausing, false);
+	/* Those who parked stay parked in the eyes of a next pause until they have seen this one end. */
+	for (unsigned i = 0; i < worker_total; i++)
+		atomic_store(&workers[i].parked, false);
+	pthread_cond_broadcast(&pause_changed);
+	pthread_mutex_unlock(&pause_lock);
+}
+
+static void worker_park(struct worker *worker)
+{
+	pthread_mutex_lock(&pause_lock);
+	while (atomic_load(&pausing)) {
+		atomic_store(&worker->parked, true);
+		pthread_cond_broadcast(&pause_changed);
+		pthread_cond_wait(&pause_changed, &pause_lock);
+	}
+	pthread_mutex_unlock(&pause_lock);
+}
+
+/* ---- queues ---- */
+
+static struct worker *worker_with_fewest_queues(void)
+{
+	struct worker *best = &workers[0];
+
+	for (unsigned i = 1; i < worker_total; i++) {
+		if (workers[i].queue_count < best->queue_count)
+			best = &workers[i];
+	}
+	return best;
+}
+
+void worker_attach(struct port *port)
+{
+	workers_pause();
+	for (unsigned i = 0; i < port->queues; i++) {
+		struct worker *worker = worker_with_fewest_queues();
+
+		worker->queues[worker->queue_count++] =
+			(struct worker_queue){ .port = port, .queue = i, .wake_fd = -1 };
+	}
+	workers_resume();
+}
+
+void worker_detach(struct port *port)
+{
+	workers_pause();
+	for (unsigned i = 0; i < worker_total; i++) {
+		struct worker *worker = &workers[i];
+		unsigned kept = 0;
+
+		for (unsigned j = 0; j < worker->queue_count; j++) {
+			struct worker_queue *queue = &worker->queues[j];
+
+			if (queue->port != port)
+				worker->queues[kept++] = *queue;
+			else if (queue->wake_fd >= 0)
+				epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, queue->wake_fd, NULL);
+		}
+		worker->queue_count = kept;
+	}
+	workers_resume();
+}
+
+static struct worker_queue *queue_find(struct port *port, unsigned number, struct worker **owner)
+{
+	for (unsigned i = 0; i < worker_total; i++) {
+		for (unsigned j = 0; j < workers[i].queue_count; j++) {
+			struct worker_queue *queue = &workers[i].queues[j];
+
+			if (queue->port == port && queue->queue == number) {
+				*owner = &workers[i];
+				return queue;
+			}
+		}
+	}
+	return NULL;
+}
+
+int worker_watch(struct port *port, unsigned number, int fd)
+{
+	struct worker *worker;
+	struct worker_queue *queue = queue_find(port, number, &worker);
+
+	if (!queue)
+		return fd < 0 ? 0 : -ENOENT;
+	if (queue->wake_fd >= 0)
+		epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, queue->wake_fd, NULL);
+	queue->wake_fd = -1;
+	if (fd < 0)
+		return 0;
+
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = port };
+
+	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event))
+		return -errno;
+	queue->wake_fd = fd;
+	return 0;
+}
+
+/* ---- the data path ---- */
+
+void worker_complete(struct worker *worker)
+{
+	/* done() of a segment lets go of its parent, which lands in the list again: hence the loop and the swap. */
+	while (worker->done_count > 0) {
+		struct pkt **pkts = worker->done;
+		unsigned n = worker->done_count;
+
+		worker->done = worker->done_spare;
+		worker->done_spare = pkts;
+		worker->done_count = 0;
+
+		for (unsigned from = 0, to; from < n; from = to) {
+			struct pkt_source *source = pkts[from]->source;
+
+			for (to = from + 1; to < n && pkts[to]->source == source; to++)
+				;
+			if (source)
+				source->done(source, pkts + from, to - from);
+		}
+		pkt_pool_put(&worker->pool, pkts, n);
+	}
+}
+
+static void worker_flush(struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->flush_count; i++) {
+		struct port *port = worker->flush[i];
+
+		port->flush_pending[worker->id] = false;
+		port->ops->flush(port);
+	}
+	worker->flush_count = 0;
+}
+
+/* Poll every queue once. Returns the number of packets taken in. */
+static unsigned worker_round(struct worker *worker)
+{
+	struct pkt *pkts[PKT_BURST];
+	unsigned total = 0;
+
+	for (unsigned i = 0; i < worker->queue_count; i++) {
+		struct worker_queue *queue = &worker->queues[i];
+		struct port *port = queue->port;
+
+		if (port->poll_is_syscall && worker->profile.last < queue->poll_after)
+			continue;
+
+		uint64_t bytes = port->stats[worker->id].recv_bytes;
+		unsigned n = port->ops->recv(port, queue->queue, pkts, PKT_BURST);
+
+		if (n == 0) {
+			queue->poll_after = worker->profile.last + syscall_poll_cycles;
+			if (unlikely(worker->done_count > 0))
+				worker_complete(worker);
+			continue;
+		}
+		worker->bytes += port->stats[worker->id].recv_bytes - bytes;
+		worker->bursts++;
+		total += n;
+		bridge_forward(port, pkts, n);
+		worker_complete(worker);
+		profile_mark(&worker->profile, STAGE_CHANNEL);
+	}
+	worker->rounds++;
+	worker->packets += total;
+	if (worker->flush_count > 0) {
+		worker_flush(worker);
+		profile_mark(&worker->profile, STAGE_CHANNEL);
+	}
+	return total;
+}
+
+/* Ask every queue for a wake-up. False when one of them has work after all; then none is left armed. */
+static bool worker_arm(struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->queue_count; i++) {
+		struct worker_queue *queue = &worker->queues[i];
+
+		if (queue->port->ops->arm(queue->port, queue->queue)) {
+			queue->poll_after = 0;
+			for (unsigned j = 0; j < i; j++)
+				worker->queues[j].port->ops->disarm(worker->queues[j].port, worker->queues[j].queue);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void worker_sleep(struct worker *worker)
+{
+	struct epoll_event events[EPOLL_EVENTS];
+
+	worker->sleeps++;
+	int n = epoll_wait(worker->epoll_fd, events, EPOLL_EVENTS, -1);
+
+	for (int i = 0; i < n; i++) {
+		struct port *port = events[i].data.ptr;
+
+		if (port)
+			port_stats(port)->wakeups++;
+	}
+	for (unsigned i = 0; i < worker->queue_count; i++) {
+		struct worker_queue *queue = &worker->queues[i];
+
+		queue->poll_after = 0;
+		queue->port->ops->disarm(queue->port, queue->queue);
+	}
+}
+
+/* The law at the top of the file; gap in cycles. */
+static void worker_adapt_spin(struct worker *worker, uint64_t gap)
+{
+	uint64_t bound = atomic_load_explicit(&spin_bound, memory_order_relaxed);
+
+	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) || gap <= bound)
+		worker->spin_cycles = bound;
+	else
+		worker->spin_cycles = worker->spin_cycles / 2 < spin_none ? 0 : worker->spin_cycles / 2;
+}
+
+static void worker_pin(struct worker *worker)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "vifd-w%u", worker->id);
+	pthread_setname_np(pthread_self(), name);
+	if (worker->cpu == WORKER_CPU_ANY)
+		return;
+
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(worker->cpu, &set);
+	if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set))
+		log_warn("worker %u: cannot be pinned to CPU %d, runs anywhere", worker->id, worker->cpu);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *worker = arg;
+	struct profile *profile = &worker->profile;
+	bool idle = false, slept = false;
+	uint64_t idle_from = 0;
+
+	worker_self = worker;
+	worker_pin(worker);
+	profile->last = cycles_now();
+
+	while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
+		if (unlikely(atomic_load_explicit(&pausing, memory_order_relaxed)))
+			worker_park(worker);
+
+		uint64_t before = profile->last;
+
+		if (worker_round(worker) > 0) {
+			if (idle) {
+				worker_adapt_spin(worker, before - idle_from);
+				worker->spins_won += !slept;
+				idle = slept = false;
+			}
+			continue;
+		}
+		if (!idle) {
+			idle = true;
+			idle_from = before;
+		}
+		profile_mark(profile, STAGE_IDLE);
+		if (profile->last - idle_from < worker->spin_cycles || !worker_arm(worker))
+			continue;
+		worker->spins_lost += !slept;
+		slept = true;
+		worker_sleep(worker);
+		profile_mark(profile, STAGE_IDLE);
+	}
+	return NULL;
+}
