@@ -1,35 +1,40 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Segmentation by reference: each segment is a private copy of the headers, edited, and fragments borrowed from the
- * parent, which it holds a reference of (pkt->parent).
+ * Segmentation by reference. The theory of operation is at the top of tso.c.
  */
 #ifndef VIFD_TSO_H
 #define VIFD_TSO_H
 
-#include "port/port.h"
+#include "pkt/pkt.h"
 
-/* Walks a GSO packet. Zero-initialise through tso_begin(). */
+/* A walk along a GSO packet. */
 struct tso {
 	struct pkt *parent;
-	uint32_t offset;        /* next payload byte, offset from the frame's start */
-	unsigned frag;          /* fragment it lies in */
-	size_t frag_off;        /* and where in it */
-	unsigned index;         /* segments made so far */
-	uint32_t tcp_seq;       /* of the first segment */
-	uint16_t ip_id;
+	uint32_t offset;     /* next payload byte, from the frame's start */
+	uint32_t frag;       /* fragment that it lies in; the first one while it lies in header[] */
+	uint32_t frag_off;   /* and where in it */
+	uint32_t tcp_seq;    /* of the first segment */
+	uint32_t pseudo_sum; /* of the pseudo header but its length */
+	uint32_t ip_sum;     /* of the IPv4 header but its length, ID and checksum */
+	uint16_t ip_id;      /* of the next segment */
 };
 
 /*
- * Start on a checked GSO packet (headers_check_offload() said yes). Pulls the headers. False: headers are not within
- * PKT_HEADER_MAX.
+ * Start on a GSO packet that headers_check_offload() has passed. The caller keeps its reference
+ * until the walk has ended. False: not a GSO packet, or its headers cannot be pulled.
  */
 bool tso_begin(struct tso *tso, struct pkt *parent);
+
+static inline bool tso_at_end(const struct tso *tso)
+{
+	return tso->offset == tso->parent->len;
+}
+
 /*
- * Make up to n (<= PKT_BURST) segments from the pool. Rules as Linux: sequence numbers advance, IPv4 ID counts up
- * (fixed when DF... see tso.c), lengths and IPv4 header checksum are set, PSH and FIN only on the last, CWR only on the
- * first; each leaves with PKT_CSUM_PARTIAL and a fresh pseudo-header checksum, UDP length set for USO. Returns how many,
- * 0 at the end. When the pool runs empty, *out_of_packets is set and the rest is lost.
+ * Make the next segments, up to n, from the pool. Returns how many; the caller owns them. 0: at
+ * the end, or the pool is out of packets or fragment blocks (then a later call goes on where this
+ * one stopped).
  */
-unsigned tso_next(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n, bool *out_of_packets);
+unsigned tso_next(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n);
 
 #endif

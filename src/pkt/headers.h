@@ -81,6 +81,20 @@ static inline void store_be16(uint8_t *p, uint16_t v)
 	memcpy(p, &v, sizeof(v));
 }
 
+static inline uint32_t load_be32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return ntohl(v);
+}
+
+static inline void store_be32(uint8_t *p, uint32_t v)
+{
+	v = htonl(v);
+	memcpy(p, &v, sizeof(v));
+}
+
 /* Of a parsed packet with l4_off set: IPv6, otherwise IPv4. */
 static inline bool headers_is_ipv6(const struct pkt *pkt)
 {
