@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The learning bridge (M1): two passes over a burst. Pass 1 learns the source, looks up the destination and groups
- * by destination port; pass 2 serves each destination once. Knows no transport.
+ * by destination port; pass 2 serves each destination once. Knows no transport. The theory of operation is in bridge.c.
  */
 #ifndef VIFD_BRIDGE_H
 #define VIFD_BRIDGE_H
-
-#include <jansson.h>
 
 #include "bridge/mac_table.h"
 #include "port/port.h"
 #include "sys/error.h"
 
-enum { BRIDGES_MAX = 64, BRIDGE_PORTS_MAX = PORTS_MAX };
+enum { BRIDGES_MAX = 64, BRIDGE_PORTS_MAX = PORTS_MAX, BRIDGE_AGEING_DEFAULT = 300 };
 
 struct bridge {
 	char name[PORT_NAME_MAX];
@@ -20,7 +18,7 @@ struct bridge {
 	struct mac_table fdb;
 	struct port *ports[BRIDGE_PORTS_MAX];   /* changed while paused */
 	unsigned port_count;
-	unsigned ageing_sec;                    /* default 300; 0: never */
+	unsigned ageing_sec;
 };
 
 /* ageing_sec and fdb_max (entries): 0 means the default, 300 s and 8192. 0 or -errno (-EEXIST). Main thread. */
@@ -32,9 +30,17 @@ struct bridge *bridge_by_name(const char *name);
 struct bridge *bridge_next(const struct bridge *bridge);
 
 /* Put a port on the bridge, take it off (its addresses are forgotten). Pause inside. A guest's configured mac becomes
- * a static entry. */
+ * a static entry; 0 or -errno (-EBUSY: on a bridge already; -EEXIST, -ENOSPC: no such entry possible). */
 int bridge_add_port(struct bridge *bridge, struct port *port, struct error *error);
 void bridge_remove_port(struct port *port);
+
+/*
+ * Settings of a port that the bridge acts on, changed while it runs (whether on a bridge or not). Pause inside.
+ * A new mac takes the static entry along; 0 or -errno as for bridge_add_port(), nothing changed then.
+ */
+void bridge_set_isolated(struct port *port, bool isolated);
+void bridge_set_spoof_strict(struct port *port, bool strict);
+int bridge_set_mac(struct port *port, const uint8_t mac[6], struct error *error);
 
 /* Forward a burst that came in on port (all of it on a worker). Takes ownership of all n (<= PKT_BURST) packets. */
 void bridge_forward(struct port *in, struct pkt **pkts, unsigned n);
@@ -42,5 +48,7 @@ void bridge_forward(struct port *in, struct pkt **pkts, unsigned n);
 /* Age out entries; called about once a second by the main thread. now_sec: monotonic seconds, also put where workers
  * read it. */
 void bridge_tick(uint32_t now_sec);
+/* The seconds of the last tick, which ages in listings are relative to. */
+uint32_t bridge_now(void);
 
 #endif

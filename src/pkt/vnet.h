@@ -106,7 +106,6 @@ static inline void vnet_from_offload(const struct pkt_offload *offload, uint16_t
 	}
 }
 
-static_assert(VNET_NEEDS_CSUM == PKT_CSUM_PARTIAL && VNET_DATA_VALID == PKT_CSUM_VALID, "same bits");
 static_assert(offsetof(struct pkt, vnet) + VNET_LEN == offsetof(struct pkt, header), "read and written in one go");
 
 #endif
