@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the commands of the grammar do.
+ *
+ * Theory of operation. A line that conf_parse() has passed is valid in itself; here it meets the state: does the
+ * bridge exist, is the name free. Everything that can be refused is refused before anything is opened, and what fails
+ * later is taken back, so that a failed command leaves nothing half done. All of it happens in the main thread; the
+ * modules pause the workers where they must.
+ *
+ * Workers are started by the first command that needs one, so that "set" can come first and ports can be given to
+ * workers as soon as they are made.
+ */
+#include "sys/commands.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bridge/bridge.h"
+#include "guest/vhost_user.h"
+#include "port/port.h"
+#include "port/worker.h"
+#include "sys/conf.h"
+#include "sys/show.h"
+#include "uplink/tap.h"
+
+enum { WORKERS_DEFAULT = 1, GUEST_DEFAULT_MTU = 1500, GUEST_DEFAULT_MODE = 0660 };
+
+/* What "set" has said. */
+struct settings {
+	unsigned workers; /* 0: not said */
+	unsigned cpu_count;
+	int cpus[CONF_LIST_MAX];
+	int idle_spin_usec;
+};
+
+/* One command; its values are in the order of its arguments in conf_commands. *result is JSON null unless replaced. */
+typedef int command_fn(const struct conf_value *values, json_t **result, struct error *error);
+typedef json_t *show_fn(void);
+
+static command_fn bridge_add, bridge_del, uplink_add, uplink_del, guest_add, guest_set, guest_del;
+static command_fn fdb_add, fdb_del, fdb_show, stats_show, profile;
+static int set(const struct conf_value *values, bool at_start, struct error *error);
+
+static command_fn *const functions[CMD_COUNT] = {
+	[CMD_BRIDGE_ADD] = bridge_add, [CMD_BRIDGE_DEL] = bridge_del, [CMD_UPLINK_ADD] = uplink_add,
+	[CMD_UPLINK_DEL] = uplink_del, [CMD_GUEST_ADD] = guest_add,   [CMD_GUEST_SET] = guest_set,
+	[CMD_GUEST_DEL] = guest_del,   [CMD_FDB_ADD] = fdb_add,       [CMD_FDB_DEL] = fdb_del,
+	[CMD_SHOW_FDB] = fdb_show,     [CMD_SHOW_STATS] = stats_show, [CMD_PROFILE] = profile,
+};
+
+/* Those that take no argument and cannot fail. */
+static show_fn *const shows[CMD_COUNT] = {
+	[CMD_SHOW_BRIDGES] = show_bridges, [CMD_SHOW_PORTS] = show_ports,
+	[CMD_SHOW_UPLINKS] = show_uplinks, [CMD_SHOW_GUESTS] = show_guests,
+	[CMD_SHOW_WORKERS] = show_workers, [CMD_HELP] = show_help,
+};
+
+static struct settings settings = { .idle_spin_usec = -1 };
+
+int command_run(const char *text, bool at_start, json_t **result, struct error *error)
+{
+	struct conf_line line;
+	struct error why;
+	enum conf_command_id id;
+	int err = conf_parse(text, &line, error);
+
+	if (err)
+		return err;
+	*result = json_null();
+	if (!line.command)
+		return 0;
+
+	id = (enum conf_command_id)(line.command - conf_commands);
+	if (id == CMD_SET)
+		err = set(line.values, at_start, &why);
+	else if (functions[id])
+		err = functions[id](line.values, result, &why);
+	else
+		*result = shows[id]();
+	return err ? fail(error, err, "%s: %s", line.command->words, why.text) : 0;
+}
+
+int conf_load(const char *path, struct error *error)
+{
+	FILE *file = fopen(path, "re");
+	char *text = NULL;
+	size_t size = 0;
+	ssize_t len;
+	int err = 0;
+
+	if (!file)
+		return fail(error, -errno, "cannot read %s: %s", path, strerror(errno));
+	errno = 0;
+	for (unsigned number = 1; !err && (len = getline(&text, &size, file)) >= 0; number++) {
+		struct error why;
+		json_t *result = NULL;
+
+		if (strlen(text) != (size_t)len)
+			err = fail(&why, -EINVAL, "the line contains a zero byte");
+		else
+			err = command_run(text, true, &result, &why);
+		if (err)
+			fail(error, err, "%s:%u: %s", path, number, why.text);
+		else
+			json_decref(result);
+	}
+	if (!err && ferror(file))
+		err = fail(error, -errno, "cannot read %s: %s", path, strerror(errno));
+	free(text);
+	fclose(file);
+	return err;
+}
+
+int command_start_workers(struct error *error)
+{
+	struct worker_config config = {
+		.count = settings.workers ? settings.workers : settings.cpu_count,
+		.cpus = settings.cpu_count ? settings.cpus : NULL,
+		.idle_spin_usec = settings.idle_spin_usec,
+	};
+	int err;
+
+	if (workers_count() > 0)
+		return 0;
+	if (config.count == 0)
+		config.count = WORKERS_DEFAULT;
+	err = workers_start(&config);
+	return err ? fail(error, err, "cannot start %u workers: %s", config.count, strerror(-err))
+		   : 0;
+}
+
+static int set(const struct conf_value *values, bool at_start, struct error *error)
+{
+	const struct conf_value *workers = &values[SET_WORKERS], *cpus = &values[SET_CPUS];
+	struct settings next = settings;
+	cpu_set_t allowed;
+
+	if ((workers->given || cpus->given) && (!at_start || workers_count() > 0))
+		return fail(
+			error, -EBUSY,
+			"the workers run already: workers= and cpus= are set at start-up, before the first uplink "
+			"or guest");
+	if (workers->given)
+		next.workers = (unsigned)workers->number;
+	if (cpus->given) {
+		next.cpu_count = cpus->list_count;
+		memcpy(next.cpus, cpus->list, sizeof(next.cpus));
+	}
+	if (next.workers && next.cpu_count && next.workers != next.cpu_count)
+		return fail(error, -EINVAL, "workers=%u needs %u CPU numbers, cpus= has %u",
+			    next.workers, next.workers, next.cpu_count);
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+		for (unsigned i = 0; i < cpus->list_count; i++)
+			if (!CPU_ISSET(cpus->list[i], &allowed))
+				return fail(
+					error, -EINVAL,
+					"vifd may not run on CPU %d, or there is none of that number",
+					cpus->list[i]);
+	if (values[SET_IDLE_SPIN].given) {
+		next.idle_spin_usec = values[SET_IDLE_SPIN].number;
+		if (workers_count() > 0)
+			workers_set_idle_spin(next.idle_spin_usec);
+	}
+	settings = next;
+	return 0;
+}
+
+static struct bridge *bridge_find(const char *name, struct error *error)
+{
+	struct bridge *bridge = bridge_by_name(name);
+
+	if (!bridge)
+		fail(error, -ENOENT, "there is no bridge '%s' (bridge add %s makes it)", name,
+		     name);
+	return bridge;
+}
+
+static struct port *port_find(const char *name, struct error *error)
+{
+	struct port *port = port_by_name(name);
+
+	if (!port)
+		fail(error, -ENOENT, "there is no port '%s' ('show ports' lists them)", name);
+	return port;
+}
+
+/* The port of that name if it is an uplink, or a guest, as asked. */
+static struct port *port_find_kind(const char *name, bool uplink, struct error *error)
+{
+	struct port *port = port_by_name(name);
+
+	if (port && port->uplink == uplink)
+		return port;
+	if (port)
+		fail(error, -EINVAL, "'%s' is %s", name,
+		     uplink ? "a guest, not an uplink" : "an uplink, not a guest");
+	else
+		fail(error, -ENOENT, "there is no %s '%s' ('show %ss' lists them)",
+		     uplink ? "uplink" : "guest", name, uplink ? "uplink" : "guest");
+	return NULL;
+}
+
+static int bridge_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const struct conf_value *ageing = &values[BRIDGE_AGEING];
+	struct bridge *bridge;
+	int err = bridge_create(values[ARG_NAME].text, (unsigned)ageing->number,
+				(unsigned)values[BRIDGE_FDB_MAX].number, &bridge, error);
+
+	if (!err && ageing->given && ageing->number == 0)
+		bridge->ageing_sec = 0; /* never, which bridge_create() takes for "default" */
+	return err;
+}
+
+static int bridge_del(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct bridge *bridge = bridge_find(values[ARG_NAME].text, error);
+
+	if (!bridge)
+		return -ENOENT;
+	if (bridge->port_count > 0)
+		return fail(error, -EBUSY, "'%s' still has %u port%s ('%s'%s): remove %s first",
+			    bridge->name, bridge->port_count, bridge->port_count == 1 ? "" : "s",
+			    bridge->ports[0]->name, bridge->port_count == 1 ? "" : ", ...",
+			    bridge->port_count == 1 ? "it" : "them");
+	bridge_destroy(bridge);
+	return 0;
+}
+
+/* What a new port needs before it is opened. */
+static int port_prepare(const char *name, const char *bridge_name, struct bridge **bridge,
+			struct error *error)
+{
+	*bridge = NULL;
+	if (port_by_name(name))
+		return fail(error, -EEXIST, "there is already a port '%s'", name);
+	*bridge = bridge_find(bridge_name, error);
+	if (!*bridge)
+		return -ENOENT;
+	return command_start_workers(error);
+}
+
+static void port_remove(struct port *port)
+{
+	workers_pause();
+	if (port->bridge)
+		bridge_remove_port(port);
+	worker_detach(port);
+	workers_resume();
+	port->ops->close(port);
+}
+
+static int port_join(struct port *port, struct bridge *bridge, struct error *error)
+{
+	int err = bridge_add_port(bridge, port, error);
+
+	if (err)
+		port_remove(port);
+	return err;
+}
+
+static int uplink_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const struct conf_value *queues = &values[UPLINK_QUEUES];
+	struct tap_config config = {
+		.name = values[ARG_NAME].text,
+		.ifname = values[UPLINK_TAP].text,
+		.netns = values[UPLINK_NETNS].text,
+		.queues = queues->given ? (unsigned)queues->number : 1,
+		.mtu = (uint16_t)values[UPLINK_MTU].number,
+		.uplink = true,
+	};
+	struct bridge *bridge;
+	struct port *port;
+	int err = port_prepare(config.name, values[UPLINK_BRIDGE].text, &bridge, error);
+
+	if (err)
+		return err;
+	err = tap_open(&config, &port, error);
+	return err ? err : port_join(port, bridge, error);
+}
+
+static int uplink_del(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct port *port = port_find_kind(values[ARG_NAME].text, true, error);
+
+	if (!port)
+		return -ENOENT;
+	port_remove(port);
+	return 0;
+}
+
+static int guest_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const struct conf_value *queues = &values[GUEST_QUEUES], *mtu = &values[GUEST_MTU];
+	const struct conf_value *mac = &values[GUEST_MAC], *mode = &values[GUEST_MODE];
+	struct vhost_user_config config = {
+		.name = values[ARG_NAME].text,
+		.path = values[GUEST_VHOST_USER].text,
+		.fd = -1,
+		.client = values[GUEST_CLIENT].number,
+		.pairs = queues->given ? (unsigned)queues->number : 1,
+		.mtu = mtu->given ? (uint16_t)mtu->number : GUEST_DEFAULT_MTU,
+		.mac = mac->given ? mac->mac : NULL,
+		.spoof_strict = values[GUEST_SPOOF].number == SPOOF_STRICT,
+		.isolated = values[GUEST_ISOLATED].number,
+		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
+	};
+	struct bridge *bridge;
+	struct port *port;
+	int err;
+
+	if (config.spoof_strict && !config.mac)
+		return fail(error, -EINVAL,
+			    "spoof=strict needs mac=, the one address the guest may use");
+	if (config.client && mode->given)
+		return fail(error, -EINVAL,
+			    "mode= is for a socket that vifd makes; with client it makes none");
+	err = port_prepare(config.name, values[GUEST_BRIDGE].text, &bridge, error);
+	if (err)
+		return err;
+	err = vhost_user_open(&config, &port, error);
+	return err ? err : port_join(port, bridge, error);
+}
+
+static int guest_del(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct port *port = port_find_kind(values[ARG_NAME].text, false, error);
+
+	if (!port)
+		return -ENOENT;
+	port_remove(port);
+	return 0;
+}
+
+/* Pin mac to port in the table of its bridge. */
+static int fdb_pin(struct port *port, const uint8_t *mac, struct error *error)
+{
+	int err = mac_table_add_static(&port->bridge->fdb, mac, port->id);
+
+	if (err == -EEXIST)
+		return fail(error, err, "bridge '%s' has that address pinned to another port",
+			    port->bridge->name);
+	if (err == -ENOSPC)
+		return fail(error, err,
+			    "too many addresses are pinned on bridge '%s' (fdb-max= makes room)",
+			    port->bridge->name);
+	return err ? fail(error, err, "%s", strerror(-err)) : 0;
+}
+
+static int guest_set(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const struct conf_value *isolated = &values[GUEST_SET_ISOLATED],
+				*spoof = &values[GUEST_SET_SPOOF];
+	const struct conf_value *mac = &values[GUEST_SET_MAC];
+	struct port *port = port_find_kind(values[ARG_NAME].text, false, error);
+	bool strict, new_mac;
+	int err = 0;
+
+	if (!port)
+		return -ENOENT;
+	strict = spoof->given ? spoof->number == SPOOF_STRICT : port->spoof_strict;
+	if (strict && !mac->given && !port->has_mac)
+		return fail(error, -EINVAL,
+			    "spoof=strict needs mac=, the one address the guest may use");
+	new_mac = mac->given &&
+		  (!port->has_mac || memcmp(mac->mac, port->mac, sizeof(port->mac)) != 0);
+
+	workers_pause();
+	if (new_mac)
+		err = fdb_pin(port, mac->mac, error);
+	if (!err) {
+		if (new_mac && port->has_mac)
+			mac_table_delete(&port->bridge->fdb, port->mac);
+		if (new_mac)
+			memcpy(port->mac, mac->mac, sizeof(port->mac));
+		port->has_mac |= mac->given;
+		port->spoof_strict = strict;
+		port->isolated = isolated->given ? isolated->number : port->isolated;
+	}
+	workers_resume();
+	return err;
+}
+
+static int fdb_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct bridge *bridge = bridge_find(values[FDB_BRIDGE].text, error);
+	struct port *port = bridge ? port_find(values[FDB_PORT].text, error) : NULL;
+
+	if (!port)
+		return -ENOENT;
+	if (port->bridge != bridge)
+		return fail(error, -EINVAL, "port '%s' is not on bridge '%s'", port->name,
+			    bridge->name);
+	return fdb_pin(port, values[FDB_MAC].mac, error);
+}
+
+static int fdb_del(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct bridge *bridge = bridge_find(values[FDB_BRIDGE].text, error);
+
+	if (!bridge)
+		return -ENOENT;
+	if (mac_table_delete(&bridge->fdb, values[FDB_MAC].mac))
+		return fail(error, -ENOENT, "bridge '%s' does not know %s", bridge->name,
+			    values[FDB_MAC].text);
+	return 0;
+}
+
+static int fdb_show(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const char *name = values[SHOW_ONE].text;
+	struct bridge *bridge = name ? bridge_find(name, error) : NULL;
+
+	if (name && !bridge)
+		return -ENOENT;
+	*result = show_fdb(bridge);
+	return 0;
+}
+
+static int stats_show(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const char *name = values[SHOW_ONE].text;
+	struct port *port = name ? port_find(name, error) : NULL;
+
+	if (name && !port)
+		return -ENOENT;
+	*result = show_stats(port);
+	return 0;
+}
+
+static int profile(const struct conf_value *values, json_t **result, struct error *error)
+{
+	if (values[PROFILE_RESET].given)
+		profile_reset();
+	else
+		*result = show_profile();
+	return 0;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What vifd tells about itself.
+ *
+ * Theory of operation. Everything is read from the live structures when it is asked for; there is no second copy to
+ * keep up to date. Ports, bridges and queues are changed by this thread alone and are read as they are. Counters are
+ * written by one worker each while we read: they are read one by one with relaxed loads, so that each is a value it
+ * really had, and never written from here. A reset is therefore a base that is remembered and subtracted.
+ */
+#include "sys/show.h"
+
+#include <time.h>
+
+#include "guest/vhost_user.h"
+#include "port/worker.h"
+#include "sys/conf.h"
+#include "uplink/tap.h"
+
+#define READ(counter) __atomic_load_n(&(counter), __ATOMIC_RELAXED)
+
+enum { FDB_ROWS = 64, USAGE_BYTES = 512 };
+
+struct profile_sum {
+	uint64_t cycles[STAGES];
+	uint64_t packets, bytes;
+};
+
+static struct profile_sum profile_base;
+
+static void put(json_t *object, const char *key, json_t *value)
+{
+	json_object_set_new(object, key, value);
+}
+
+static void put_text(json_t *object, const char *key, const char *text)
+{
+	put(object, key, text ? json_string(text) : json_null());
+}
+
+static void put_count(json_t *object, const char *key, uint64_t count)
+{
+	put(object, key, json_integer((json_int_t)count));
+}
+
+/* A ratio is null where there was nothing to divide by. */
+static void put_ratio(json_t *object, const char *key, uint64_t value, uint64_t of)
+{
+	put(object, key, of ? json_real((double)value / (double)of) : json_null());
+}
+
+static void put_mac(json_t *object, const char *key, const uint8_t *mac)
+{
+	put(object, key,
+	    json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+			 mac[5]));
+}
+
+/* A new object at the end of list, which keeps it. */
+static json_t *add_row(json_t *list)
+{
+	json_t *row = json_object();
+
+	json_array_append_new(list, row);
+	return row;
+}
+
+/* Next port by id after port, the first for NULL; NULL at the end. */
+static struct port *port_next(const struct port *port)
+{
+	for (unsigned id = port ? port->id + 1 : 1; id < PORTS_MAX; id++)
+		if (port_by_id(id))
+			return port_by_id(id);
+	return NULL;
+}
+
+json_t *show_bridges(void)
+{
+	json_t *list = json_array();
+
+	for (struct bridge *bridge = bridge_next(NULL); bridge; bridge = bridge_next(bridge)) {
+		const struct mac_table *fdb = &bridge->fdb;
+		json_t *row = add_row(list), *ports = json_array();
+
+		for (unsigned i = 0; i < bridge->port_count; i++)
+			json_array_append_new(ports, json_string(bridge->ports[i]->name));
+		put_text(row, "name", bridge->name);
+		put(row, "ports", ports);
+		put_count(row, "ageing_seconds", bridge->ageing_sec);
+		put_count(row, "fdb_used", READ(fdb->used));
+		put_count(row, "fdb_size", ((uint64_t)fdb->set_mask + 1) * MAC_TABLE_WAYS);
+		put_count(row, "learned", READ(fdb->learned));
+		put_count(row, "moved", READ(fdb->moved));
+		put_count(row, "evicted", READ(fdb->evicted));
+		put_count(row, "aged", READ(fdb->aged));
+		put_count(row, "refused", READ(fdb->refused));
+	}
+	return list;
+}
+
+static json_t *caps_json(uint32_t caps)
+{
+	static const struct {
+		enum port_caps cap;
+		const char *name;
+	} names[] = {
+		{ PORT_CAP_SG, "sg" },     { PORT_CAP_CSUM, "csum" },   { PORT_CAP_TSO4, "tso4" },
+		{ PORT_CAP_TSO6, "tso6" }, { PORT_CAP_TSO_ECN, "ecn" }, { PORT_CAP_USO, "uso" },
+	};
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (caps & names[i].cap)
+			json_array_append_new(list, json_string(names[i].name));
+	return list;
+}
+
+json_t *show_ports(void)
+{
+	json_t *list = json_array();
+
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		json_t *row = add_row(list);
+
+		put_text(row, "name", port->name);
+		put_text(row, "kind", port->ops->kind);
+		put_text(row, "bridge", port->bridge ? port->bridge->name : NULL);
+		put(row, "uplink", json_boolean(port->uplink));
+		put(row, "isolated", json_boolean(port->isolated));
+		put_text(row, "spoof", port->spoof_strict ? "strict" : "off");
+		put_count(row, "mtu", port->mtu);
+		put_count(row, "queues", port->queues);
+		if (port->has_mac)
+			put_mac(row, "mac", port->mac);
+		else
+			put(row, "mac", json_null());
+		put(row, "caps", caps_json(READ(port->caps)));
+	}
+	return list;
+}
+
+json_t *show_uplinks(void)
+{
+	json_t *list = json_array();
+
+	for (struct port *port = port_next(NULL); port; port = port_next(port))
+		if (port->uplink)
+			json_array_append_new(list, tap_show(port));
+	return list;
+}
+
+json_t *show_guests(void)
+{
+	json_t *list = json_array();
+
+	for (struct port *port = port_next(NULL); port; port = port_next(port))
+		if (!port->uplink)
+			json_array_append_new(list, vhost_user_show(port));
+	return list;
+}
+
+static void fdb_append(json_t *list, struct bridge *bridge)
+{
+	struct mac_row rows[FDB_ROWS];
+	struct timespec now;
+	unsigned position = 0, n;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((n = mac_table_list(&bridge->fdb, &position, rows, FDB_ROWS, (uint32_t)now.tv_sec)) >
+	       0) {
+		for (unsigned i = 0; i < n; i++) {
+			const struct port *port = port_by_id(rows[i].port);
+			json_t *row = add_row(list);
+
+			put_text(row, "bridge", bridge->name);
+			put_mac(row, "mac", rows[i].mac);
+			put_text(row, "port", port ? port->name : NULL);
+			put(row, "static", json_boolean(rows[i].is_static));
+			put_count(row, "age_seconds", rows[i].age_sec);
+		}
+	}
+}
+
+json_t *show_fdb(const struct bridge *only)
+{
+	json_t *list = json_array();
+
+	for (struct bridge *bridge = bridge_next(NULL); bridge; bridge = bridge_next(bridge))
+		if (!only || bridge == only)
+			fdb_append(list, bridge);
+	return list;
+}
+
+json_t *show_stats(const struct port *only)
+{
+	json_t *list = json_array();
+
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		struct port_stats sum;
+		json_t *row;
+
+		if (only && port != only)
+			continue;
+		port_stats_sum(port, &sum);
+		row = add_row(list);
+		put_text(row, "name", port->name);
+		put_text(row, "kind", port->ops->kind);
+#define X(counter, text) put_count(row, #counter, sum.counter);
+		PORT_STATS(X)
+#undef X
+	}
+	return list;
+}
+
+json_t *show_workers(void)
+{
+	const double cycles_per_usec = (double)cycles_hz() / 1e6;
+	json_t *list = json_array();
+
+	for (unsigned id = 0; id < workers_count(); id++) {
+		const struct worker *worker = worker_by_id(id);
+		json_t *row = add_row(list), *queues = json_array();
+
+		for (unsigned i = 0; i < worker->queue_count; i++) {
+			json_t *queue = add_row(queues);
+
+			put_text(queue, "port", worker->queues[i].port->name);
+			put_count(queue, "queue", worker->queues[i].queue);
+		}
+		put_count(row, "id", worker->id);
+		put(row, "cpu",
+		    worker->cpu == WORKER_CPU_ANY ? json_null() : json_integer(worker->cpu));
+		put(row, "queues", queues);
+		put(row, "spin_usec",
+		    json_real((double)READ(worker->spin_cycles) / cycles_per_usec));
+		put_count(row, "sleeps", READ(worker->sleeps));
+		put_count(row, "spins_won", READ(worker->spins_won));
+		put_count(row, "spins_lost", READ(worker->spins_lost));
+		put_count(row, "rounds", READ(worker->rounds));
+		put_count(row, "bursts", READ(worker->bursts));
+		put_count(row, "packets", READ(worker->packets));
+		put_count(row, "bytes", READ(worker->bytes));
+	}
+	return list;
+}
+
+static struct profile_sum profile_total(void)
+{
+	struct profile_sum total = { 0 };
+
+	for (unsigned id = 0; id < workers_count(); id++) {
+		const struct worker *worker = worker_by_id(id);
+
+		for (int stage = 0; stage < STAGES; stage++)
+			total.cycles[stage] += READ(worker->profile.cycles[stage]);
+		total.packets += READ(worker->packets);
+		total.bytes += READ(worker->bytes);
+	}
+	return total;
+}
+
+void profile_reset(void)
+{
+	profile_base = profile_total();
+}
+
+json_t *show_profile(void)
+{
+	struct profile_sum sum = profile_total();
+	json_t *profile = json_object(), *stages = json_array();
+	uint64_t all = 0, busy;
+
+	sum.packets -= profile_base.packets;
+	sum.bytes -= profile_base.bytes;
+	for (int stage = 0; stage < STAGES; stage++) {
+		sum.cycles[stage] -= profile_base.cycles[stage];
+		all += sum.cycles[stage];
+	}
+	busy = all - sum.cycles[STAGE_IDLE];
+
+	for (int stage = 0; stage < STAGES; stage++) {
+		json_t *row = add_row(stages);
+
+		put_text(row, "stage", stage_names[stage]);
+		put_count(row, "cycles", sum.cycles[stage]);
+		put_ratio(row, "cycles_per_packet", sum.cycles[stage], sum.packets);
+		put_ratio(row, "cycles_per_byte", sum.cycles[stage], sum.bytes);
+		put_ratio(row, "share", sum.cycles[stage], all);
+	}
+	put_count(profile, "tsc_hz", cycles_hz());
+	put_count(profile, "packets", sum.packets);
+	put_count(profile, "bytes", sum.bytes);
+	put_count(profile, "busy_cycles", busy);
+	put_ratio(profile, "busy_cycles_per_packet", busy, sum.packets);
+	put_ratio(profile, "busy_cycles_per_byte", busy, sum.bytes);
+	put(profile, "stages", stages);
+	return profile;
+}
+
+json_t *show_help(void)
+{
+	json_t *list = json_array();
+
+	for (int id = 0; id < CMD_COUNT; id++) {
+		char usage[USAGE_BYTES];
+		json_t *row = add_row(list);
+
+		conf_usage(&conf_commands[id], usage, sizeof(usage));
+		put_text(row, "usage", usage);
+		put_text(row, "help", conf_commands[id].help);
+	}
+	return list;
+}
