@@ -2,24 +2,28 @@
 /*
  * The learning bridge.
  *
- * Theory of operation. A burst that came in on one port passes twice (the shape is VALE's). Pass 1 gives each packet a
- * verdict: the id of the port it goes to, flooding, or a reason to drop it. Pass 2 serves each verdict once: all
- * packets for a port leave in one port_send(), in the order they came, so that the cost of a destination (a lock, a
- * doorbell, a cold ring) is paid per burst. Mostly the whole burst has one destination and goes out as it came in.
+ * Theory of operation. A burst that came in on one port passes twice (the shape is VALE's). Pass 1
+ * gives each packet a verdict: the id of the port it goes to, flooding, or a reason to drop it.
+ * Pass 2 serves each verdict once: all packets for a port leave in one port_send(), in the order
+ * they came, so that the cost of a destination (a lock, a doorbell, a cold ring) is paid per burst.
+ * Mostly the whole burst has one destination and goes out as it came in.
  *
- * The verdict of a packet follows from its port, its two addresses, the table and the settings of ports. So each
- * worker keeps a small direct-mapped cache of flows, (port, addresses) -> verdict, and a packet of a known flow costs a
- * compare. A cached verdict is good for the epoch it was made in: the second and the generation of the table, which every
- * change but a refresh counts. A flow thus meets the real table at least once a second, which refreshes its source
- * address and lets its destination age. Changes of ports and their settings happen while the workers are
- * paused and empty the caches.
+ * The verdict of a packet follows from its port, its two addresses, the table and the settings of
+ * ports. So each worker keeps a small direct-mapped cache of flows, (port, addresses) -> verdict,
+ * and a packet of a known flow costs a compare. A cached verdict is good for the epoch it was made
+ * in: the second and the generation of the table, which every change but a refresh counts. A flow
+ * thus meets the real table at least once a second, which refreshes its source address and lets its
+ * destination age. Changes of ports and their settings happen while the workers are paused and
+ * empty the caches.
  *
- * Who may talk to whom: an isolated port talks to uplinks only. Never forwarded are packets for the link-local control
- * addresses 01:80:c2:00:00:00 to 0f (802.1D: they end at the next bridge), packets from group addresses (they
- * would poison learning), and with spoof=strict those from any address but the guest's own. Flooded packets get one
- * reference for each target and are never copied.
+ * Who may talk to whom: an isolated port talks to uplinks only. Never forwarded are packets for the
+ * link-local control addresses 01:80:c2:00:00:00 to 0f (802.1D: they end at the next bridge),
+ * packets from group addresses (they would poison learning), and with spoof=strict those from any
+ * address but the guest's own. Flooded packets get one reference for each target and are never
+ * copied.
  *
- * Addresses are read from the private header copy only. The port has dropped frames without a whole Ethernet header.
+ * Addresses are read from the private header copy only. The port has dropped frames without a whole
+ * Ethernet header.
  */
 #include "bridge/bridge.h"
 
@@ -55,7 +59,7 @@ static const size_t drop_counters[VERDICT_END - PORTS_MAX] = {
 	[VERDICT_NOWHERE - PORTS_MAX] = offsetof(struct port_stats, drop_nowhere),
 };
 
-/* What identifies a flow on a bridge: the twelve address bytes as they lie in the frame, and the port. */
+/* What identifies a flow: the twelve address bytes as they lie in the frame, and the port. */
 struct flow_key {
 	uint64_t low;  /* destination, two bytes of source */
 	uint64_t high; /* four bytes of source, in_port; never 0 */
@@ -75,7 +79,8 @@ static struct bridge *bridges[BRIDGES_MAX]; /* in order of creation, without gap
 static unsigned bridge_count;
 static _Atomic uint32_t now_sec;
 
-int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struct bridge **bridge, struct error *error)
+int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struct bridge **bridge,
+		  struct error *error)
 {
 	struct timespec now;
 	struct bridge *new;
@@ -84,10 +89,11 @@ int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struc
 	if (bridge_by_name(name))
 		return fail(error, -EEXIST, "there is a bridge '%s' already", name);
 	if (strlen(name) >= sizeof(new->name))
-		return fail(error, -ENAMETOOLONG, "bridge name '%s' is longer than %zu characters", name,
-			    sizeof(new->name) - 1);
+		return fail(error, -ENAMETOOLONG, "bridge name '%s' is longer than %zu characters",
+			    name, sizeof(new->name) - 1);
 	if (bridge_count == BRIDGES_MAX)
-		return fail(error, -ENOSPC, "there are %u bridges already, more are not possible", bridge_count);
+		return fail(error, -ENOSPC, "there are %u bridges already, more are not possible",
+			    bridge_count);
 	new = aligned_alloc(64, sizeof(*new));
 	if (!new)
 		return fail(error, -ENOMEM, "out of memory");
@@ -101,7 +107,7 @@ int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struc
 	new->ageing_sec = ageing_sec ? ageing_sec : BRIDGE_AGEING_DEFAULT;
 	bridges[bridge_count++] = new;
 
-	if (bridge_now() == 0) { /* not ticked yet: addresses must not be learned in the distant past */
+	if (bridge_now() == 0) { /* not ticked yet: nothing must be learned in the distant past */
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		atomic_store(&now_sec, now.tv_sec);
 	}
@@ -141,21 +147,9 @@ struct bridge *bridge_next(const struct bridge *bridge)
 	return i < bridge_count ? bridges[i] : NULL;
 }
 
-/* While paused. */
-static void forget_flows(void)
+void bridge_settings_changed(void)
 {
 	memset(flow_caches, 0, workers_count() * sizeof(flow_caches[0]));
-}
-
-static int add_static_mac(struct bridge *bridge, struct port *port, const uint8_t mac[6], struct error *error)
-{
-	int err = mac_table_add_static(&bridge->fdb, mac, port->id);
-
-	if (err)
-		return fail(error, err, "address %02x:%02x:%02x:%02x:%02x:%02x of '%s': %s on bridge '%s'", mac[0],
-			    mac[1], mac[2], mac[3], mac[4], mac[5], port->name,
-			    err == -EEXIST ? "another port has it" : "no place left in the table", bridge->name);
-	return 0;
 }
 
 int bridge_add_port(struct bridge *bridge, struct port *port, struct error *error)
@@ -163,16 +157,21 @@ int bridge_add_port(struct bridge *bridge, struct port *port, struct error *erro
 	int err = 0;
 
 	if (port->bridge)
-		return fail(error, -EBUSY, "'%s' is on bridge '%s' already", port->name, port->bridge->name);
+		return fail(error, -EBUSY, "'%s' is on bridge '%s' already", port->name,
+			    port->bridge->name);
 	workers_pause();
 	if (port->has_mac)
-		err = add_static_mac(bridge, port, port->mac, error);
+		err = mac_table_add_static(&bridge->fdb, port->mac, port->id);
 	if (!err) {
 		bridge->ports[bridge->port_count++] = port;
 		port->bridge = bridge;
-		forget_flows();
+		bridge_settings_changed();
 	}
 	workers_resume();
+	if (err)
+		fail(error, err, "the address of '%s' cannot be pinned to it on bridge '%s': %s",
+		     port->name, bridge->name,
+		     err == -EEXIST ? "another port has it" : "no place in the table");
 	return err;
 }
 
@@ -186,47 +185,12 @@ void bridge_remove_port(struct port *port)
 	workers_pause();
 	while (bridge->ports[i] != port)
 		i++;
-	memmove(&bridge->ports[i], &bridge->ports[i + 1], (--bridge->port_count - i) * sizeof(bridge->ports[0]));
+	memmove(&bridge->ports[i], &bridge->ports[i + 1],
+		(--bridge->port_count - i) * sizeof(bridge->ports[0]));
 	mac_table_forget_port(&bridge->fdb, port->id);
 	port->bridge = NULL;
-	forget_flows();
+	bridge_settings_changed();
 	workers_resume();
-}
-
-void bridge_set_isolated(struct port *port, bool isolated)
-{
-	workers_pause();
-	port->isolated = isolated;
-	forget_flows();
-	workers_resume();
-}
-
-void bridge_set_spoof_strict(struct port *port, bool strict)
-{
-	workers_pause();
-	port->spoof_strict = strict;
-	forget_flows();
-	workers_resume();
-}
-
-int bridge_set_mac(struct port *port, const uint8_t mac[6], struct error *error)
-{
-	int err = 0;
-
-	if (port->has_mac && memcmp(port->mac, mac, 6) == 0)
-		return 0;
-	workers_pause();
-	if (port->bridge)
-		err = add_static_mac(port->bridge, port, mac, error);
-	if (!err) {
-		if (port->bridge && port->has_mac)
-			mac_table_delete(&port->bridge->fdb, port->mac);
-		memcpy(port->mac, mac, 6);
-		port->has_mac = true;
-		forget_flows();
-	}
-	workers_resume();
-	return err;
 }
 
 void bridge_tick(uint32_t now)
@@ -304,7 +268,8 @@ static bool flow_key_equal(struct flow_key a, struct flow_key b)
 
 static struct flow *flow_slot(struct flow_cache *cache, struct flow_key key)
 {
-	uint64_t mixed = (key.low ^ key.high * UINT64_C(0xd6e8feb86659fd93)) * UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t mixed = (key.low ^ key.high * UINT64_C(0xd6e8feb86659fd93)) *
+			 UINT64_C(0x9e3779b97f4a7c15);
 
 	return &cache->flows[mixed >> 58];
 }
@@ -317,8 +282,11 @@ static unsigned judge_burst(struct port *in, struct pkt **pkts, uint16_t *verdic
 	struct flow_cache *cache = &flow_caches[worker_self->id];
 	struct bridge *bridge = in->bridge;
 	uint32_t now = bridge_now();
-	/* Read before the table is: a change meanwhile makes what is cached now useless, never wrong. */
-	uint64_t epoch = (uint64_t)atomic_load_explicit(&bridge->fdb.generation, memory_order_acquire) << 32 | now;
+	/* Read before the table is: a change meanwhile makes what is cached useless, not wrong. */
+	uint64_t epoch =
+		(uint64_t)atomic_load_explicit(&bridge->fdb.generation, memory_order_acquire)
+			<< 32 |
+		now;
 	struct flow_key last = { 0 };
 	unsigned verdict = 0, mixed = 0;
 
@@ -351,7 +319,7 @@ static void drop(struct port *in, unsigned verdict, struct pkt **pkts, unsigned 
 		pkt_put(pkts[i]);
 }
 
-/* Send all packets to every other port that may have them. The targets share them, one reference each. */
+/* Send all packets to every other port that may have them: one reference each, no copy. */
 static void flood(struct port *in, struct pkt **pkts, unsigned n)
 {
 	struct bridge *bridge = in->bridge;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The learning bridge (M1): two passes over a burst. Pass 1 learns the source, looks up the destination and groups
- * by destination port; pass 2 serves each destination once. Knows no transport. The theory of operation is in bridge.c.
+ * The learning bridge (M1): two passes over a burst. Pass 1 learns the source, looks up the
+ * destination and groups by destination port; pass 2 serves each destination once. Knows no
+ * transport. The theory of operation is in bridge.c.
  */
 #ifndef VIFD_BRIDGE_H
 #define VIFD_BRIDGE_H
@@ -16,37 +17,35 @@ struct bridge {
 	char name[PORT_NAME_MAX];
 	unsigned id;
 	struct mac_table fdb;
-	struct port *ports[BRIDGE_PORTS_MAX];   /* changed while paused */
+	struct port *ports[BRIDGE_PORTS_MAX]; /* changed while paused */
 	unsigned port_count;
 	unsigned ageing_sec;
 };
 
-/* ageing_sec and fdb_max (entries): 0 means the default, 300 s and 8192. 0 or -errno (-EEXIST). Main thread. */
-int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struct bridge **bridge, struct error *error);
+/* ageing_sec and fdb_max (entries): 0 means the default, 300 s and 8192. 0 or -errno (-EEXIST). */
+int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struct bridge **bridge,
+		  struct error *error);
 /* The bridge must have no ports. */
 void bridge_destroy(struct bridge *bridge);
 struct bridge *bridge_by_name(const char *name);
 /* Next in order of creation after bridge, the first for NULL; NULL at the end. */
 struct bridge *bridge_next(const struct bridge *bridge);
 
-/* Put a port on the bridge, take it off (its addresses are forgotten). Pause inside. A guest's configured mac becomes
- * a static entry; 0 or -errno (-EBUSY: on a bridge already; -EEXIST, -ENOSPC: no such entry possible). */
+/* Put a port on the bridge, take it off (its addresses are forgotten). Pause inside. A guest's
+ * configured mac becomes a static entry; 0 or -errno (-EBUSY: on a bridge already; -EEXIST,
+ * -ENOSPC: no such entry possible). */
 int bridge_add_port(struct bridge *bridge, struct port *port, struct error *error);
 void bridge_remove_port(struct port *port);
 
-/*
- * Settings of a port that the bridge acts on, changed while it runs (whether on a bridge or not). Pause inside.
- * A new mac takes the static entry along; 0 or -errno as for bridge_add_port(), nothing changed then.
- */
-void bridge_set_isolated(struct port *port, bool isolated);
-void bridge_set_spoof_strict(struct port *port, bool strict);
-int bridge_set_mac(struct port *port, const uint8_t mac[6], struct error *error);
+/* A port's isolated, spoof_strict, has_mac or mac has been changed: call it in the same pause. (The
+ * static entry of a changed mac is the caller's to replace.) */
+void bridge_settings_changed(void);
 
-/* Forward a burst that came in on port (all of it on a worker). Takes ownership of all n (<= PKT_BURST) packets. */
+/* Forward a burst that came in on a port, on a worker. Takes all n (<= PKT_BURST) packets. */
 void bridge_forward(struct port *in, struct pkt **pkts, unsigned n);
 
-/* Age out entries; called about once a second by the main thread. now_sec: monotonic seconds, also put where workers
- * read it. */
+/* Age out entries; called about once a second by the main thread. now_sec: monotonic seconds, also
+ * put where workers read it. */
 void bridge_tick(uint32_t now_sec);
 /* The seconds of the last tick, which ages in listings are relative to. */
 uint32_t bridge_now(void);

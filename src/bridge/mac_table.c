@@ -2,35 +2,37 @@
 /*
  * The forwarding table of a bridge.
  *
- * Theory of operation. The table is set-associative: a keyed hash of the address picks a set of eight entries, and
- * an address lives in its set or nowhere. A look-up reads one cache line. An entry is a single 64-bit word,
+ * Theory of operation. The table is set-associative: a keyed hash of the address picks a set of
+ * eight entries, and an address lives in its set or nowhere. A look-up reads one cache line. An
+ * entry is a single 64-bit word,
  *
  *      63      62 .. 48        47 .. 0
  *      static  port id         address (first byte on the wire lowest)
  *
- * so a reader that finds its address in a word has the port that belongs to it, whatever writers do meanwhile, with
- * no lock, no sequence count and no retry. When an address was last seen is kept beside, in a word of its own: a
- * reader may pair it with the wrong entry for an instant, and the worst of that is one packet flooded or one second
- * of ageing lost. Writers take a spinlock; the refresh of a known address, the common case, does not, and
- * writes only once a second.
+ * so a reader that finds its address in a word has the port that belongs to it, whatever writers do
+ * meanwhile, with no lock, no sequence count and no retry. When an address was last seen is kept
+ * beside, in a word of its own: a reader may pair it with the wrong entry for an instant, and the
+ * worst of that is one packet flooded or one second of ageing lost. Writers take a spinlock; the
+ * refresh of a known address, the common case, does not, and writes only once a second.
  *
- * Fair eviction. The table is finite and its keys come from guests. With plain least-recently-used eviction a guest that
- * sends from random addresses pushes everybody's entries out, and traffic between the others is flooded to it (a MAC
- * flooding attack, which is also how one eavesdrops on a switch). So room is shared out between ports:
+ * Fair eviction. The table is finite and its keys come from guests. With plain least-recently-used
+ * eviction a guest that sends from random addresses pushes everybody's entries out, and traffic
+ * between the others is flooded to it (a MAC flooding attack, which is also how one eavesdrops on a
+ * switch). So room is shared out between ports:
  *
- *      - A free entry is anybody's: an uplink with a large network behind it may fill an idle table.
- *      - In a full set, the port that gives way is the one that owns most entries of the whole table, among those
- *        that own one in this set; its oldest entry there is the victim.
+ *      - A free entry is anybody's: an uplink with a large network behind it may fill an idle
+ *        table.
+ *      - In a full set, the port that gives way is the one that owns most entries of the whole
+ *        table, among those that own one in this set; its oldest entry there is the victim.
  *      - A newcomer whose port owns more of the table than every owner in the set is refused.
  *
  * Hence an entry is lost only to a port that owns no more than the loser does. A flooding guest
- * comes to own most, and from then on pays for everything itself: its newcomers replace its own entries or
- * are refused, and whatever others learn replaces its entries too. A port with few entries keeps them. The hash is keyed
- * with a secret so that a guest cannot choose addresses that meet another's in one set (which would not evict them
- * either, but would keep them from being learned).
+ * comes to own most, and from then on pays for everything itself: its newcomers replace its own
+ * entries or are refused, and whatever others learn replaces its entries too. A port with few
+ * entries keeps them. The hash is keyed with a secret so that a guest cannot aim at another's set.
  *
- * Static entries, the operator's and guests' configured addresses, never age, move or get evicted, and do not count
- * in their port's share.
+ * Static entries, the operator's and guests' configured addresses, never age, move or get evicted,
+ * and do not count in their port's share.
  */
 #include "bridge/mac_table.h"
 
@@ -67,8 +69,8 @@ static uint16_t entry_port(uint64_t entry)
 }
 
 /*
- * Multiply, fold, multiply: addresses that count up, as guests' do, are a straight line after one multiplication and
- * may all meet in a few sets; folding the upper half in between breaks the line.
+ * Multiply, fold, multiply: addresses that count up, as guests' do, are a straight line after one
+ * multiplication and may all meet in a few sets; folding the upper half in between breaks the line.
  */
 static uint32_t set_of(const struct mac_table *table, uint64_t address)
 {
@@ -141,7 +143,8 @@ void mac_table_fini(struct mac_table *table)
 	table->stamps = NULL;
 }
 
-uint16_t mac_table_lookup(const struct mac_table *table, const uint8_t *mac, uint32_t now_sec, uint32_t ageing_sec)
+uint16_t mac_table_lookup(const struct mac_table *table, const uint8_t *mac, uint32_t now_sec,
+			  uint32_t ageing_sec)
 {
 	uint64_t address = address_of(mac);
 	uint32_t set = set_of(table, address);
@@ -150,7 +153,8 @@ uint16_t mac_table_lookup(const struct mac_table *table, const uint8_t *mac, uin
 
 	if (!entry)
 		return 0;
-	if (!(entry & ENTRY_STATIC) && ageing_sec && age_of(&table->stamps[set], way, now_sec) > ageing_sec)
+	if (!(entry & ENTRY_STATIC) && ageing_sec &&
+	    age_of(&table->stamps[set], way, now_sec) > ageing_sec)
 		return 0;
 	return entry_port(entry);
 }
@@ -172,7 +176,8 @@ static void count(_Atomic uint64_t *counter)
 }
 
 /* Every change goes through here, under the lock: put entry (0: none) where another or none was. */
-static void replace(struct mac_table *table, uint32_t set, unsigned way, uint64_t entry, uint32_t now_sec)
+static void replace(struct mac_table *table, uint32_t set, unsigned way, uint64_t entry,
+		    uint32_t now_sec)
 {
 	uint64_t old = atomic_load_explicit(&table->sets[set].entries[way], memory_order_relaxed);
 
@@ -183,16 +188,17 @@ static void replace(struct mac_table *table, uint32_t set, unsigned way, uint64_
 	if (old && entry && ((old ^ entry) & ENTRY_ADDRESS))
 		count(&table->evicted);
 	table->used += (entry != 0) - (old != 0);
-	/* The stamp first, so that nobody takes the new entry for an old one; the generation last, so that
-	 * whoever still finds the old entry also caches it under the old generation. */
+	/* The stamp first, so that nobody takes the new entry for an old one; the generation last,
+	 * so that whoever still finds the old entry also caches it under the old generation. */
 	atomic_store_explicit(&table->stamps[set].seen[way], now_sec, memory_order_relaxed);
 	atomic_store_explicit(&table->sets[set].entries[way], entry, memory_order_release);
 	atomic_fetch_add_explicit(&table->generation, 1, memory_order_release);
 }
 
 /*
- * The way of a set where a new entry of newcomer may go: a free one, or the victim of fair eviction. -1 when
- * there is none. must: for the operator's entries, who gives way is chosen likewise but nobody is refused.
+ * The way of a set where a new entry of newcomer may go: a free one, or the victim of fair
+ * eviction. -1 when there is none. must: for the operator's entries, who gives way is chosen
+ * likewise but nobody is refused.
  */
 static int place_for(struct mac_table *table, uint32_t set, uint16_t newcomer, bool must)
 {
@@ -201,7 +207,8 @@ static int place_for(struct mac_table *table, uint32_t set, uint16_t newcomer, b
 	int victim = -1;
 
 	for (unsigned way = 0; way < MAC_TABLE_WAYS; way++) {
-		uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way], memory_order_relaxed);
+		uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way],
+						      memory_order_relaxed);
 		uint32_t stamp = seen(&table->stamps[set], way);
 
 		if (!entry)
@@ -210,7 +217,8 @@ static int place_for(struct mac_table *table, uint32_t set, uint16_t newcomer, b
 			continue;
 		uint32_t owned = table->per_port[entry_port(entry)];
 
-		if (owned > most || (owned == most && (victim < 0 || (int32_t)(stamp - oldest) < 0))) {
+		if (owned > most ||
+		    (owned == most && (victim < 0 || (int32_t)(stamp - oldest) < 0))) {
 			most = owned;
 			oldest = stamp;
 			victim = way;
@@ -220,8 +228,8 @@ static int place_for(struct mac_table *table, uint32_t set, uint16_t newcomer, b
 }
 
 /* The part of learning that changes the table, under the lock. */
-static enum mac_learn learn_locked(struct mac_table *table, uint32_t set, uint64_t address, uint16_t port,
-				   uint32_t now_sec)
+static enum mac_learn learn_locked(struct mac_table *table, uint32_t set, uint64_t address,
+				   uint16_t port, uint32_t now_sec)
 {
 	unsigned way;
 	uint64_t entry = find(&table->sets[set], address, &way);
@@ -242,7 +250,8 @@ static enum mac_learn learn_locked(struct mac_table *table, uint32_t set, uint64
 	return MAC_NEW;
 }
 
-enum mac_learn mac_table_learn(struct mac_table *table, const uint8_t *mac, uint16_t port, uint32_t now_sec)
+enum mac_learn mac_table_learn(struct mac_table *table, const uint8_t *mac, uint16_t port,
+			       uint32_t now_sec)
 {
 	uint64_t address = address_of(mac);
 	uint32_t set = set_of(table, address);
@@ -252,7 +261,8 @@ enum mac_learn mac_table_learn(struct mac_table *table, const uint8_t *mac, uint
 
 	if (entry && entry_port(entry) == port) {
 		if (!(entry & ENTRY_STATIC) && seen(&table->stamps[set], way) != now_sec)
-			atomic_store_explicit(&table->stamps[set].seen[way], now_sec, memory_order_relaxed);
+			atomic_store_explicit(&table->stamps[set].seen[way], now_sec,
+					      memory_order_relaxed);
 		return MAC_KNOWN;
 	}
 	if (!(entry & ENTRY_STATIC)) {
@@ -311,7 +321,8 @@ void mac_table_forget_port(struct mac_table *table, uint16_t port)
 	lock(table);
 	for (uint32_t set = 0; set <= table->set_mask; set++) {
 		for (unsigned way = 0; way < MAC_TABLE_WAYS; way++) {
-			uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way], memory_order_relaxed);
+			uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way],
+							      memory_order_relaxed);
 
 			if (entry && entry_port(entry) == port)
 				replace(table, set, way, 0, 0);
@@ -320,11 +331,13 @@ void mac_table_forget_port(struct mac_table *table, uint16_t port)
 	unlock(table);
 }
 
-static bool expired(const struct mac_table *table, uint32_t set, unsigned way, uint32_t now_sec, uint32_t ageing_sec)
+static bool expired(const struct mac_table *table, uint32_t set, unsigned way, uint32_t now_sec,
+		    uint32_t ageing_sec)
 {
 	uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way], memory_order_acquire);
 
-	return entry && !(entry & ENTRY_STATIC) && age_of(&table->stamps[set], way, now_sec) > ageing_sec;
+	return entry && !(entry & ENTRY_STATIC) &&
+	       age_of(&table->stamps[set], way, now_sec) > ageing_sec;
 }
 
 void mac_table_age(struct mac_table *table, uint32_t now_sec, uint32_t ageing_sec)
@@ -346,15 +359,16 @@ void mac_table_age(struct mac_table *table, uint32_t now_sec, uint32_t ageing_se
 	}
 }
 
-unsigned mac_table_list(const struct mac_table *table, unsigned *position, struct mac_row *rows, unsigned n,
-			uint32_t now_sec)
+unsigned mac_table_list(const struct mac_table *table, unsigned *position, struct mac_row *rows,
+			unsigned n, uint32_t now_sec)
 {
 	unsigned got = 0, size = mac_table_size(table);
 
 	for (; *position < size && got < n; ++*position) {
 		uint32_t set = *position / MAC_TABLE_WAYS;
 		unsigned way = *position % MAC_TABLE_WAYS;
-		uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way], memory_order_acquire);
+		uint64_t entry = atomic_load_explicit(&table->sets[set].entries[way],
+						      memory_order_acquire);
 		struct mac_row *row = &rows[got];
 
 		if (!entry)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * virtio_net_hdr (virtio 1.2 §5.1.6, little endian) to and from what a packet asks (struct pkt_offload).
- * Guests' rings and TAP devices speak it alike.
+ * virtio_net_hdr (virtio 1.2 §5.1.6, little endian) to and from what a packet asks (struct
+ * pkt_offload). Guests' rings and TAP devices speak it alike.
  *
  *      byte  0       1          2        4          6            8             10
- *            flags | gso_type | hdr_len | gso_size | csum_start | csum_offset | num_buffers (12-byte form)
+ *            flags | gso_type | hdr_len | gso_size | csum_start | csum_offset | num_buffers
  *
  * hdr_len is a hint and never read; num_buffers belongs to who fills receive buffers.
  */
@@ -18,8 +18,9 @@
 
 enum {
 	VNET_LEN = 12,
-	VNET_NEEDS_CSUM = 1, VNET_DATA_VALID = 2, /* flags */
-	VNET_GSO_ECN = 0x80,                      /* in gso_type; the types are those of enum pkt_gso_type */
+	VNET_NEEDS_CSUM = 1,
+	VNET_DATA_VALID = 2, /* flags */
+	VNET_GSO_ECN = 0x80, /* in gso_type; the types are those of enum pkt_gso_type */
 };
 
 static inline uint16_t vnet_get16(const uint8_t *at)
@@ -63,10 +64,10 @@ static inline bool vnet_to_offload_asked(const uint8_t vnet[VNET_LEN], struct pk
 }
 
 /*
- * Convert a header's request. Says nothing about the packet it came with: headers_check_offload() judges that.
- * False: the header contradicts itself (unknown GSO type, GSO without checksum or size); the packet is to be dropped.
- * Flags that we do not know are ignored, as §5.1.6.2.2 wants. PKT_CSUM_VALID is the sender's claim: whoever does not
- * trust the sender clears it.
+ * Convert a header's request. Says nothing about the packet it came with: headers_check_offload()
+ * judges that. False: the header contradicts itself (unknown GSO type, GSO without checksum or
+ * size); the packet is to be dropped. Flags that we do not know are ignored, as §5.1.6.2.2 wants.
+ * PKT_CSUM_VALID is the sender's claim: whoever does not trust the sender clears it.
  */
 static inline bool vnet_to_offload(const uint8_t vnet[VNET_LEN], struct pkt_offload *offload)
 {
@@ -81,10 +82,12 @@ static inline bool vnet_to_offload(const uint8_t vnet[VNET_LEN], struct pkt_offl
 }
 
 /*
- * Write the header that asks for offload. hdr_len: bytes of all protocol headers, a hint that receivers put into
- * linear memory; only said for GSO packets and partial checksums. num_buffers is left 0.
+ * Write the header that asks for offload. hdr_len: bytes of all protocol headers, a hint that
+ * receivers put into linear memory; only said for GSO packets and partial checksums. num_buffers is
+ * left 0.
  */
-static inline void vnet_from_offload(const struct pkt_offload *offload, uint16_t hdr_len, uint8_t vnet[VNET_LEN])
+static inline void vnet_from_offload(const struct pkt_offload *offload, uint16_t hdr_len,
+				     uint8_t vnet[VNET_LEN])
 {
 	uint64_t asks;
 
@@ -106,6 +109,7 @@ static inline void vnet_from_offload(const struct pkt_offload *offload, uint16_t
 	}
 }
 
-static_assert(offsetof(struct pkt, vnet) + VNET_LEN == offsetof(struct pkt, header), "read and written in one go");
+static_assert(offsetof(struct pkt, vnet) + VNET_LEN == offsetof(struct pkt, header),
+	      "read and written in one go");
 
 #endif

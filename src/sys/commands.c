@@ -380,6 +380,7 @@ static int guest_set(const struct conf_value *values, json_t **result, struct er
 		port->has_mac |= mac->given;
 		port->spoof_strict = strict;
 		port->isolated = isolated->given ? isolated->number : port->isolated;
+		bridge_settings_changed();
 	}
 	workers_resume();
 	return err;

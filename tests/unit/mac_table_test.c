@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The forwarding table: learning, moving, ageing, static entries, fair eviction, readers beside writers. */
+/* The forwarding table: learn, move, age, static entries, fair eviction, concurrent readers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -55,7 +55,8 @@ static void test_sizes(void **state)
 {
 	static const struct {
 		unsigned asked, got;
-	} sizes[] = { { 0, 8192 }, { 1, 64 }, { 64, 64 }, { 65, 128 }, { 8192, 8192 }, { UINT32_MAX, 1 << 20 } };
+	} sizes[] = { { 0, 8192 }, { 1, 64 },      { 64, 64 },
+		      { 65, 128 }, { 8192, 8192 }, { UINT32_MAX, 1 << 20 } };
 
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct mac_table sized;
@@ -295,7 +296,7 @@ static void test_oldest_goes_first(void **state)
 	uint8_t in_set[9][6];
 	unsigned found = 0;
 
-	/* Nine addresses of one set: those that meet the first one there. The stamps tell them apart. */
+	/* Nine addresses of one set: each learned in an empty table shows where it goes. */
 	for (unsigned i = 0; found < 9; i++) {
 		struct mac_table probe = table;
 		struct mac_set sets[8] = { 0 };
@@ -312,7 +313,8 @@ static void test_oldest_goes_first(void **state)
 	}
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(mac_table_learn(&table, in_set[i], 1, 100 + (i + 3) % 8), MAC_NEW);
-	assert_int_equal(mac_table_learn(&table, in_set[8], 1, 200), MAC_NEW); /* evicts in_set[5], seen at 100 */
+	assert_int_equal(mac_table_learn(&table, in_set[8], 1, 200),
+			 MAC_NEW); /* evicts in_set[5], seen at 100 */
 	for (unsigned i = 0; i < 9; i++)
 		assert_int_equal(mac_table_lookup(&table, in_set[i], 200, 0), i == 5 ? 0 : 1);
 	assert_int_equal(table.evicted, 1);
