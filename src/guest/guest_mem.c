@@ -125,6 +125,7 @@ void *guest_mem_search(const struct guest_mem *mem, unsigned *last, uint64_t gpa
 			return region->host + off;
 		}
 	}
+	*got = 0;
 	return NULL;
 }
 
