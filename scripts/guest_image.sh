@@ -10,10 +10,13 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 out=${1:-$here/../build/guest}
-programs=(/bin/busybox "$(command -v iperf3)" "$(command -v ethtool)")
+programs=(/bin/busybox /usr/bin/iperf3 /sbin/ethtool)
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net
 	llc stp garp mrp 8021q)
 
+for program in "${programs[@]}" /usr/bin/cpio; do
+	[ -x "$program" ] || { echo "guest image: $program is missing: scripts/install-deps.sh demo" >&2; exit 1; }
+done
 mkdir -p "$out"
 exec 9>"$out/lock"
 flock 9 # several tests may ask for the image at once
