@@ -1,0 +1,570 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * TAP: an interface of the kernel's network stack as an uplink.
+ *
+ * Theory of operation. What the kernel sends out on the interface vifd receives, and the other way
+ * round. Both ways each packet carries a virtio_net_hdr, so that packets of 64 KiB with an
+ * unfinished checksum cross whole (M6, M7): the kernel segments nothing for us and we nothing for
+ * it.
+ *
+ * A packet costs one system call to take in and one to put out; everything here serves to let it
+ * cost little else.
+ *
+ *      readv    vnet + header[192] of the packet | arena of the queue
+ *      writev   vnet + header[]                  | fragments, wherever they are
+ *
+ * vnet and header[] are adjacent in struct pkt, hence two pieces, and small packets never touch the
+ * arena. All headers land in the private copy at once, nothing has to be pulled.
+ *
+ * The arena is what a burst of payload lies in, packet behind packet, from its start again as soon
+ * as everything taken from it has been let go, which is the case after each burst. Packets are thus
+ * always read into the memory used last, and small ones lie close together instead of at the same
+ * place in 64 KiB buffers that compete for the same cache sets. A burst ends when it has filled
+ * BURST_BYTES, so that what is read is still in the second-level cache when it is copied or
+ * written.
+ *
+ * Wake-ups are edge-triggered on the descriptor: once a read has said EAGAIN, the next packet is an
+ * edge. So arming needs no system call, only the memory that the last read said so.
+ *
+ * The interface lives in the network namespace in which it is made, wherever vifd's threads are;
+ * only the main thread goes there, to open it. Offloads are the kernel's choice among TUN_F_*,
+ * which we allow it all; what the kernel says about a packet is believed as far as it does not
+ * contradict the packet's headers, for a program may have put it there.
+ */
+#include "uplink/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "bridge/bridge.h"
+#include "pkt/headers.h"
+#include "pkt/vnet.h"
+#include "port/worker.h"
+#include "sys/log.h"
+
+#ifndef TUN_F_USO4 /* Linux 6.2 */
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+enum {
+	BURST_BYTES = 256 << 10,
+	READ_MAX = 65536 + 64, /* behind header[]: more than a legal packet has */
+	ARENA_SIZE = BURST_BYTES + READ_MAX,
+	HUGE_PAGE = 2 << 20,
+};
+
+static_assert(PKT_HEADER_MAX + READ_MAX > PKT_LEN_MAX,
+	      "an oversized packet can be told from one that fits");
+
+struct tap_queue {
+	struct pkt_source source; /* first: done() finds the queue by it */
+	int fd;
+	bool drained;  /* the last read found nothing: an edge will announce the next packet */
+	bool gone;     /* the interface has been deleted */
+	unsigned lent; /* packets that reference the arena */
+	uint32_t used; /* bytes of it handed out since lent was last 0 */
+	uint8_t *arena;
+} __attribute__((aligned(64))); /* queues belong to different workers */
+
+struct tap {
+	struct port port;
+	char ifname[IFNAMSIZ];
+	char *netns;     /* as configured, NULL: vifd's */
+	uint8_t *arenas; /* of all queues */
+	size_t arenas_len;
+	struct tap_queue queues[PORT_QUEUES_MAX];
+};
+
+static const struct port_ops tap_ops;
+
+static struct tap *tap_of(struct port *port)
+{
+	return (struct tap *)((char *)port - offsetof(struct tap, port));
+}
+
+/* ---- opening and closing, in the main thread ---- */
+
+/* Move to a network namespace. Returns a descriptor of the present one to go back to, or -errno. */
+static int netns_enter(const char *netns, struct error *error)
+{
+	char path[PATH_MAX];
+	int there, back, err = 0;
+
+	snprintf(path, sizeof(path), "%s%s", strchr(netns, '/') ? "" : "/run/netns/", netns);
+	there = open(path, O_RDONLY | O_CLOEXEC);
+	if (there < 0)
+		return errno == ENOENT
+			       ? fail(error, -ENOENT, "there is no network namespace '%s' (%s)",
+				      netns, path)
+			       : fail(error, -errno, "network namespace %s: %s", path,
+				      strerror(errno));
+	back = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (back < 0)
+		err = fail(error, -errno, "/proc/thread-self/ns/net: %s", strerror(errno));
+	else if (setns(there, CLONE_NEWNET))
+		err = errno == EPERM ? fail(error, -EPERM,
+					    "no permission to enter network namespace '%s': it "
+					    "takes root or CAP_SYS_ADMIN",
+					    netns)
+				     : fail(error, -errno, "%s is no network namespace: %s", path,
+					    strerror(errno));
+	if (err && back >= 0)
+		close(back);
+	close(there);
+	return err ? err : back;
+}
+
+static void netns_leave(int back)
+{
+	if (back < 0)
+		return;
+	if (setns(back, CLONE_NEWNET)) /* it was ours a moment ago */
+		log_error("cannot return to the network namespace: %s", strerror(errno));
+	close(back);
+}
+
+/* Say why TUNSETIFF failed with code. sock: any socket in the namespace of the interface. */
+static int explain_attach(int sock, const char *ifname, unsigned queues, int code,
+			  struct error *error)
+{
+	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+	struct ifreq ifr = { .ifr_data = (void *)&driver };
+
+	strcpy(ifr.ifr_name, ifname);
+	if (code == EPERM)
+		return fail(error, -code,
+			    "no permission to open TAP '%s': it takes root or CAP_NET_ADMIN, or an "
+			    "interface made with `ip tuntap add ... user`",
+			    ifname);
+	if (code == EBUSY)
+		return fail(error, -code, "TAP '%s' is busy: another program has it open%s", ifname,
+			    queues > 1 ? "" : " (or this vifd)");
+	if (code == EINVAL && ioctl(sock, SIOCETHTOOL, &ifr) == 0) {
+		if (strcmp(driver.driver, "tun") != 0 || strcmp(driver.bus_info, "tap") != 0)
+			return fail(error, -EEXIST, "interface '%s' exists and is no TAP", ifname);
+		if (queues > 1)
+			return fail(
+				error, -code,
+				"TAP '%s' exists with a single queue: use queues=1, or make it with "
+				"`ip tuntap add ... multi_queue`",
+				ifname);
+	}
+	if (code == E2BIG)
+		return fail(error, -code, "TAP '%s' has no %u queues left", ifname, queues);
+	return fail(error, -code, "TAP '%s': %s", ifname, strerror(code));
+}
+
+/* Open one queue of the interface: *fd. 0 or an errno. */
+static int queue_open(struct tap *tap, bool multi_queue, int *fd)
+{
+	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+					  (multi_queue ? IFF_MULTI_QUEUE : 0) };
+	int vnet_len = VNET_LEN, little_endian = 1, err = 0;
+
+	*fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (*fd < 0)
+		return errno;
+	strcpy(ifr.ifr_name, tap->ifname);
+	if (ioctl(*fd, TUNSETIFF, &ifr) || ioctl(*fd, TUNSETVNETHDRSZ, &vnet_len) ||
+	    ioctl(*fd, TUNSETVNETLE, &little_endian)) {
+		err = errno;
+		close(*fd);
+		*fd = -1;
+	}
+	strcpy(tap->ifname, ifr.ifr_name); /* the kernel fills in a %d */
+	return err;
+}
+
+static int queues_open(struct tap *tap, int sock, struct error *error)
+{
+	bool multi_queue = tap->port.queues > 1;
+
+	for (unsigned i = 0; i < tap->port.queues; i++) {
+		int err = queue_open(tap, multi_queue, &tap->queues[i].fd);
+
+		/* An existing interface with many queues can also be used with one. */
+		if (err == EINVAL && !multi_queue) {
+			multi_queue = true;
+			err = queue_open(tap, multi_queue, &tap->queues[i].fd);
+		}
+		if (err)
+			return explain_attach(sock, tap->ifname, tap->port.queues, err, error);
+	}
+	return 0;
+}
+
+/* Allow the kernel to leave to us all that we can leave to others. */
+static int offloads_set(struct tap *tap, struct error *error)
+{
+	unsigned long offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+	int fd = tap->queues[0].fd; /* all queues share them */
+
+	tap->port.caps = PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4 | PORT_CAP_TSO6 |
+			 PORT_CAP_TSO_ECN;
+	if (ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0)
+		tap->port.caps |= PORT_CAP_USO;
+	else if (ioctl(fd, TUNSETOFFLOAD, offloads))
+		return fail(error, -errno, "TAP '%s': offloads are refused: %s", tap->ifname,
+			    strerror(errno));
+	return 0;
+}
+
+/* Set or read the MTU and bring the interface up. */
+static int interface_set_up(struct tap *tap, int sock, uint16_t mtu, struct error *error)
+{
+	struct ifreq ifr = { .ifr_mtu = mtu };
+
+	strcpy(ifr.ifr_name, tap->ifname);
+	if (ioctl(sock, mtu ? SIOCSIFMTU : SIOCGIFMTU, &ifr))
+		return fail(error, -errno, "TAP '%s': MTU %u: %s", tap->ifname, mtu,
+			    strerror(errno));
+	tap->port.mtu = ifr.ifr_mtu < UINT16_MAX ? ifr.ifr_mtu : UINT16_MAX;
+	if (ioctl(sock, SIOCGIFFLAGS, &ifr) == 0) {
+		ifr.ifr_flags |= IFF_UP;
+		if (ioctl(sock, SIOCSIFFLAGS, &ifr) == 0)
+			return 0;
+	}
+	return fail(error, -errno, "TAP '%s' cannot be brought up: %s", tap->ifname,
+		    strerror(errno));
+}
+
+/* Open the interface: what has to be done in its network namespace. */
+static int interface_open(struct tap *tap, uint16_t mtu, struct error *error)
+{
+	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int err;
+
+	if (sock < 0)
+		return fail(error, -errno, "socket: %s", strerror(errno));
+	err = queues_open(tap, sock, error);
+	if (!err)
+		err = offloads_set(tap, error);
+	if (!err)
+		err = interface_set_up(tap, sock, mtu, error);
+	close(sock);
+	return err;
+}
+
+static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
+{
+	struct tap_queue *queue = (struct tap_queue *)source;
+
+	queue->lent -= n;
+}
+
+/* Arenas of all queues in one mapping, on huge pages where the kernel has them. */
+static int arenas_map(struct tap *tap)
+{
+	size_t wanted = (size_t)tap->port.queues * ARENA_SIZE;
+	uint8_t *start;
+
+	tap->arenas_len = (wanted + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
+	tap->arenas = mmap(NULL, tap->arenas_len, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (tap->arenas == MAP_FAILED) {
+		tap->arenas = NULL;
+		return -errno;
+	}
+	start = tap->arenas + (-(uintptr_t)tap->arenas & (HUGE_PAGE - 1));
+	madvise(start, tap->arenas_len - HUGE_PAGE, MADV_HUGEPAGE);
+	for (unsigned i = 0; i < tap->port.queues; i++) {
+		tap->queues[i].source.done = queue_done;
+		tap->queues[i].arena = start + (size_t)i * ARENA_SIZE;
+	}
+	return 0;
+}
+
+static struct tap *tap_new(const struct tap_config *config)
+{
+	struct tap *tap = aligned_alloc(64, sizeof(*tap));
+
+	if (!tap)
+		return NULL;
+	memset(tap, 0, sizeof(*tap));
+	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
+		tap->queues[i].fd = -1;
+	strcpy(tap->port.name, config->name);
+	strcpy(tap->ifname, config->ifname);
+	tap->port.ops = &tap_ops;
+	tap->port.queues = config->queues;
+	tap->port.uplink = config->uplink;
+	tap->port.poll_is_syscall = true;
+	tap->netns = config->netns ? strdup(config->netns) : NULL;
+	if ((config->netns && !tap->netns) || arenas_map(tap)) {
+		free(tap->netns);
+		free(tap);
+		return NULL;
+	}
+	return tap;
+}
+
+/* Of a port that is not, or no longer, in the port table. */
+static void tap_free(struct tap *tap)
+{
+	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++) {
+		if (tap->queues[i].fd >= 0)
+			close(tap->queues[i].fd);
+	}
+	munmap(tap->arenas, tap->arenas_len);
+	free(tap->netns);
+	free(tap);
+}
+
+/* Enter the port table and give the queues to workers. */
+static int tap_attach(struct tap *tap, struct error *error)
+{
+	int err;
+
+	workers_pause();
+	err = port_register(&tap->port);
+	if (!err) {
+		worker_attach(&tap->port);
+		for (unsigned i = 0; i < tap->port.queues && !err; i++)
+			err = worker_watch(&tap->port, i, tap->queues[i].fd);
+		if (err) {
+			worker_detach(&tap->port);
+			port_unregister(&tap->port);
+		}
+	}
+	workers_resume();
+	return err ? fail(error, err, "port '%s' cannot be added: %s", tap->port.name,
+			  strerror(-err))
+		   : 0;
+}
+
+int tap_open(const struct tap_config *config, struct port **port, struct error *error)
+{
+	struct tap *tap;
+	int back = -1, err;
+
+	if (strlen(config->name) >= PORT_NAME_MAX)
+		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
+			    config->name, PORT_NAME_MAX - 1);
+	if (strlen(config->ifname) >= IFNAMSIZ)
+		return fail(error, -ENAMETOOLONG,
+			    "interface name '%s' is longer than %u characters", config->ifname,
+			    IFNAMSIZ - 1);
+	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
+		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
+			    PORT_QUEUES_MAX);
+	tap = tap_new(config);
+	if (!tap)
+		return fail(error, -ENOMEM, "out of memory");
+
+	if (config->netns) {
+		back = netns_enter(config->netns, error);
+		if (back < 0) {
+			tap_free(tap);
+			return back;
+		}
+	}
+	err = interface_open(tap, config->mtu, error);
+	netns_leave(back);
+	if (!err)
+		err = tap_attach(tap, error);
+	if (err) {
+		tap_free(tap);
+		return err;
+	}
+	*port = &tap->port;
+	return 0;
+}
+
+static void tap_close(struct port *port)
+{
+	workers_pause();
+	port_unregister(port);
+	workers_resume();
+	tap_free(tap_of(port));
+}
+
+json_t *tap_show(struct port *port)
+{
+	struct tap *tap = tap_of(port);
+
+	return json_pack("{s:s, s:s, s:s, s:s?, s:i, s:i}", "name", port->name, "kind",
+			 port->ops->kind, "tap", tap->ifname, "netns", tap->netns, "queues",
+			 (int)port->queues, "mtu", (int)port->mtu);
+}
+
+/* ---- receiving ---- */
+
+/* Convert and judge what the kernel says about a packet. */
+static bool accept_offload(struct pkt *pkt)
+{
+	if (!vnet_to_offload(pkt->vnet, &pkt->offload))
+		return false;
+	return likely(pkt_needs_nothing(pkt)) || headers_check_offload(pkt);
+}
+
+/* Make a packet of len bytes that were read. False: it is not to be forwarded, and counted. */
+static bool take_in(struct tap_queue *queue, struct pkt *pkt, size_t len, struct port_stats *stats)
+{
+	if (unlikely(len < PKT_LEN_MIN)) {
+		stats->drop_runt++;
+		return false;
+	}
+	if (unlikely(len > PKT_LEN_MAX)) {
+		stats->drop_oversize++;
+		return false;
+	}
+	pkt->len = len;
+	pkt->header_len = len;
+	if (len > PKT_HEADER_MAX) {
+		pkt->header_len = PKT_HEADER_MAX;
+		pkt->frags[0] = (struct iovec){ queue->arena + queue->used, len - PKT_HEADER_MAX };
+		pkt->frag_count = 1;
+	}
+	if (unlikely(!accept_offload(pkt))) {
+		stats->drop_bad_vnet_header++;
+		return false;
+	}
+	if (pkt->frag_count) {
+		pkt->source = &queue->source;
+		queue->used += (len - PKT_HEADER_MAX + 63) & ~63u;
+		queue->lent++;
+	}
+	stats->recv_packets++;
+	stats->recv_bytes += len;
+	stats->recv_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
+	return true;
+}
+
+/* Bytes of a frame read into pkt and the free part of the arena; -1: there is none. */
+static ssize_t read_frame(struct tap_queue *queue, struct pkt *pkt)
+{
+	struct iovec iov[2] = { { pkt->vnet, VNET_LEN + PKT_HEADER_MAX },
+				{ queue->arena + queue->used, READ_MAX } };
+	ssize_t got = readv(queue->fd, iov, 2);
+
+	if (likely(got >= VNET_LEN))
+		return got - VNET_LEN;
+	queue->drained = got >= 0 || errno != EINTR;
+	queue->gone = got < 0 && errno == EBADFD;
+	return -1;
+}
+
+static unsigned tap_recv(struct port *port, unsigned number, struct pkt **pkts, unsigned n)
+{
+	struct tap_queue *queue = &tap_of(port)->queues[number];
+	struct port_stats *stats = port_stats(port);
+	struct pkt_pool *pool = &worker_self->pool;
+	unsigned count = 0;
+
+	if (unlikely(queue->gone))
+		return 0;
+	if (queue->lent == 0)
+		queue->used = 0;
+	queue->drained = false;
+	for (unsigned reads = 0; reads < n && queue->used < BURST_BYTES; reads++) {
+		struct pkt *pkt;
+
+		if (unlikely(!pkt_pool_get(pool, &pkt, 1)))
+			break; /* it waits in the interface's queue */
+		ssize_t len = read_frame(queue, pkt);
+
+		if (len >= 0 && likely(take_in(queue, pkt, len, stats))) {
+			pkt->in_port = port->id;
+			pkts[count++] = pkt;
+			continue;
+		}
+		pkt_pool_put(pool, &pkt, 1);
+		if (len < 0)
+			break;
+	}
+	if (unlikely(queue->gone))
+		log_warn("%s: its interface has been deleted", port->name);
+	if (count > 0)
+		profile_mark(&worker_self->profile, STAGE_UPLINK);
+	return count;
+}
+
+/* After EAGAIN the next packet is an edge on the watched descriptor; before, there may be more. */
+static bool tap_arm(struct port *port, unsigned number)
+{
+	return !tap_of(port)->queues[number].drained;
+}
+
+static void tap_disarm(struct port *port, unsigned number)
+{
+}
+
+/* ---- sending ---- */
+
+/* Does the packet, or each segment of it, fit the interface's MTU? */
+static bool fits_mtu(struct pkt *pkt, unsigned mtu)
+{
+	if (likely(pkt->len <= mtu + PKT_LEN_MIN))
+		return true;
+	headers_parse(pkt);
+	if (pkt->offload.gso_type == PKT_GSO_NONE)
+		return pkt->len - pkt->l3_off <= mtu;
+	return (unsigned)pkt->payload_off - pkt->l3_off + pkt->offload.gso_size <= mtu;
+}
+
+/* Write one packet; returns the counter of why it could not, or NULL. */
+static uint64_t *write_frame(int fd, struct pkt *pkt, unsigned mtu, struct port_stats *stats)
+{
+	struct iovec iov[1 + PKT_FRAGS_MAX];
+
+	if (unlikely(!fits_mtu(pkt, mtu)))
+		return &stats->drop_too_big;
+	vnet_from_offload(&pkt->offload, pkt->payload_off ? pkt->payload_off : pkt->header_len,
+			  pkt->vnet);
+	iov[0] = (struct iovec){ pkt->vnet, VNET_LEN + pkt->header_len };
+	memcpy(&iov[1], pkt->frags, pkt->frag_count * sizeof(iov[0]));
+	if (likely(writev(fd, iov, 1 + pkt->frag_count) >= 0))
+		return NULL;
+	if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM)
+		return &stats->drop_queue_full;
+	return &stats->drop_device_error;
+}
+
+static void tap_send(struct port *port, struct pkt **pkts, unsigned n)
+{
+	int fd = tap_of(port)->queues[worker_self->id % port->queues].fd;
+	struct port_stats *stats = port_stats(port);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct pkt *pkt = pkts[i];
+		uint64_t *why = write_frame(fd, pkt, port->mtu, stats);
+
+		if (unlikely(why)) {
+			(*why)++;
+		} else {
+			stats->send_packets++;
+			stats->send_bytes += pkt->len;
+			stats->send_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
+		}
+		pkt_put(pkt);
+	}
+	profile_mark(&worker_self->profile, STAGE_UPLINK);
+}
+
+/* A write is on its way when it returns. */
+static void tap_flush(struct port *port)
+{
+}
+
+static const struct port_ops tap_ops = {
+	.kind = "tap",
+	.recv = tap_recv,
+	.send = tap_send,
+	.flush = tap_flush,
+	.arm = tap_arm,
+	.disarm = tap_disarm,
+	.close = tap_close,
+};
