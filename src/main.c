@@ -26,7 +26,7 @@
 #include "sys/log.h"
 #include "sys/loop.h"
 
-enum { TICK_MSEC = 1000, EXIT_USAGE = 2, DEFAULT_MTU = 1500 };
+enum { TICK_MSEC = 250, EXIT_USAGE = 2, DEFAULT_MTU = 1500 };
 
 struct options {
 	const char *file;
@@ -183,10 +183,15 @@ static int configure(const struct options *options, struct error *error)
 
 static void on_tick(void *arg)
 {
+	static time_t ticked;
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	bridge_tick(now.tv_sec);
+	if (now.tv_sec != ticked) {
+		ticked = now.tv_sec;
+		bridge_tick(now.tv_sec);
+	}
+	workers_watchdog();
 	loop_add_timer(TICK_MSEC, on_tick, NULL);
 }
 

@@ -65,6 +65,31 @@ static void break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_e
 	__atomic_fetch_add(&device->breaks, 1, __ATOMIC_RELAXED);
 }
 
+/* Ring the guest's doorbell. The descriptor is the guest's too: should it make the write block, the watchdog of the
+ * workers interrupts it, and the ring is lost. */
+static void call_guest(struct virtio_net *device, struct virtq *vq)
+{
+	struct worker *worker = worker_self;
+
+	if (vq->call_fd < 0)
+		return;
+	atomic_store_explicit(&worker->calling, true, memory_order_relaxed);
+	if (unlikely(!virtq_signal(vq)))
+		break_ring(device, vq, VIRTQ_CALL_BLOCKED);
+	atomic_store_explicit(&worker->calling, false, memory_order_relaxed);
+	port_stats(&device->channel.port)->doorbells++;
+}
+
+/* After a reconnect the driver may wait for a call that our predecessor never made: make one on both rings. */
+static void greet_guest(struct virtio_net *device, unsigned pair)
+{
+	tx_ring(device, pair)->greet = false;
+	if (virtq_running(&tx_ring(device, pair)->vq))
+		call_guest(device, &tx_ring(device, pair)->vq);
+	if (virtq_running(&rx_ring(device, pair)->vq))
+		call_guest(device, &rx_ring(device, pair)->vq);
+}
+
 /* ---- from the guest ---- */
 
 /* A transmit buffer that is one piece of memory: the common case. NULL: the packet's frags were gathered instead. */
@@ -249,8 +274,11 @@ static unsigned virtio_net_guest_tx(struct channel *channel, unsigned pair, stru
 		return 0;
 	uint16_t available = virtq_available(vq);
 
-	if (available == 0)
+	if (available == 0) {
+		if (unlikely(ring->greet))
+			greet_guest(device, pair);
 		return 0;
+	}
 	if (unlikely(available > vq->size)) {
 		break_ring(device, vq, VIRTQ_INDEX_JUMP);
 		return 0;
@@ -306,10 +334,8 @@ static void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, uns
 			virtq_put_used(vq, i, (uint16_t)pkts[i]->cookie, 0);
 	}
 	virtq_publish(vq, n);
-	if (virtq_should_signal(vq) && vq->call_fd >= 0) {
-		virtq_signal(vq);
-		port_stats(&ring->device->channel.port)->doorbells++;
-	}
+	if (virtq_should_signal(vq))
+		call_guest(ring->device, vq);
 }
 
 /* ---- to the guest ---- */
@@ -489,15 +515,14 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 
 static void virtio_net_kick(struct channel *channel, unsigned pair)
 {
-	struct virtio_net_ring *ring = rx_ring(device_of(channel), pair);
+	struct virtio_net *device = device_of(channel);
+	struct virtio_net_ring *ring = rx_ring(device, pair);
 
 	if (!ring->flush_pending)
 		return;
 	ring->flush_pending = false;
-	if (virtq_running(&ring->vq) && virtq_should_signal(&ring->vq) && ring->vq.call_fd >= 0) {
-		virtq_signal(&ring->vq);
-		port_stats(&channel->port)->doorbells++;
-	}
+	if (virtq_running(&ring->vq) && virtq_should_signal(&ring->vq))
+		call_guest(device, &ring->vq);
 }
 
 static bool virtio_net_arm(struct channel *channel, unsigned pair)
@@ -623,8 +648,7 @@ int virtio_net_start_ring(struct virtio_net *device, unsigned index)
 	}
 	ring->return_next = vq->last_avail;
 	ring->flush_pending = false;
-	/* After a reconnect the driver may wait for a call that our predecessor never made. */
-	virtq_signal(vq);
+	tx_ring(device, index / 2)->greet = true;
 	return 0;
 }
 

@@ -44,6 +44,7 @@ struct virtio_net_ring {
 	uint32_t *returned;             /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
 	uint16_t return_next;           /* oldest position not yet given back (in_order) */
 	bool flush_pending;             /* receive ring: entries published, driver not yet told */
+	bool greet;                     /* transmit ring: the pair was started, call the driver once on both rings */
 };
 
 struct virtio_net {
@@ -70,7 +71,7 @@ void virtio_net_set_features(struct virtio_net *device, uint64_t features);
 /* Publish a memory table (NULL: none). Started rings move to it, or break when their addresses are no longer in
  * it. Returns the previous table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_set_memory(struct virtio_net *device, struct guest_mem *mem);
-/* Start a ring as its vq.setup, features and memory say. 0 or -errno of virtq_start(). The guest is kicked once. */
+/* Start a ring as its vq.setup, features and memory say. 0 or -errno of virtq_start(). The guest is called once. */
 int virtio_net_start_ring(struct virtio_net *device, unsigned index);
 /* Stop it; returns the next available entry to look at. */
 uint16_t virtio_net_stop_ring(struct virtio_net *device, unsigned index);

@@ -26,6 +26,7 @@ const char *const virtq_error_names[VIRTQ_ERRORS] = {
 	[VIRTQ_ZERO_LENGTH] = "buffer of zero length",
 	[VIRTQ_BAD_INDIRECT] = "indirect descriptor not negotiated, nested or of a wrong length",
 	[VIRTQ_BAD_DIRECTION] = "buffer of the wrong direction",
+	[VIRTQ_CALL_BLOCKED] = "the call descriptor cannot be written to",
 };
 
 /* Ring parts in host memory, or NULL when a part is not wholly inside one region. */

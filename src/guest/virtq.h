@@ -26,6 +26,7 @@ enum virtq_error {
 	VIRTQ_ZERO_LENGTH,      /* empty buffer, or empty chain */
 	VIRTQ_BAD_INDIRECT,     /* nested, not negotiated, wrong length */
 	VIRTQ_BAD_DIRECTION,    /* writable buffer in a transmit chain, or readable in a receive chain */
+	VIRTQ_CALL_BLOCKED,     /* its call descriptor cannot be written to */
 	VIRTQ_ERRORS
 };
 extern const char *const virtq_error_names[VIRTQ_ERRORS];
@@ -167,7 +168,7 @@ static inline void virtq_publish(struct virtq *vq, unsigned count)
 
 /* Does the driver want to be woken for what was published since this was last asked? */
 bool virtq_should_signal(struct virtq *vq);
-/* Wake the driver. Returns false when the descriptor does not take it. */
+/* Wake the driver. False when the descriptor does not take it. May block when the other side wants it to. */
 bool virtq_signal(struct virtq *vq);
 
 /* Ask for a kick when the next entry becomes available; true when one already is, and no kick will come. */

@@ -22,6 +22,10 @@
  * eventfd that is written again is a new edge, and nobody needs its count. A queue whose poll is a system call is
  * polled at most every 4 us while it is empty, so that it does not tax the others.
  *
+ * Doorbells. A call descriptor is shared with the guest's side, which can fill its counter and make a write block.
+ * The watchdog in the main thread sees a worker that has not moved since the last look and is in such a write, and
+ * interrupts it with a signal.
+ *
  * Pausing. The main thread raises `pausing`, wakes the sleepers and waits until every worker has parked at the top
  * of its loop, where it holds no packet and no lock.
  */
@@ -29,6 +33,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +69,11 @@ static _Atomic uint64_t spin_bound;
 static uint64_t spin_none, syscall_poll_cycles;
 
 static void *worker_main(void *arg);
+
+static void on_interrupt(int signal)
+{
+	(void)signal;
+}
 
 uint64_t cycles_hz(void)
 {
@@ -129,6 +139,10 @@ int workers_start(const struct worker_config *config)
 	syscall_poll_cycles = cycles_hz() / 1000000 * SYSCALL_POLL_USEC;
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
+
+	struct sigaction interrupt = { .sa_handler = on_interrupt }; /* no SA_RESTART: the write ends with EINTR */
+
+	sigaction(SIGUSR1, &interrupt, NULL);
 
 	for (unsigned i = 0; i < config->count; i++) {
 		struct worker *worker = &workers[i];
@@ -218,6 +232,18 @@ static void worker_park(struct worker *worker)
 		pthread_cond_wait(&pause_changed, &pause_lock);
 	}
 	pthread_mutex_unlock(&pause_lock);
+}
+
+void workers_watchdog(void)
+{
+	for (unsigned i = 0; i < worker_total; i++) {
+		struct worker *worker = &workers[i];
+		uint64_t rounds = __atomic_load_n(&worker->rounds, __ATOMIC_RELAXED);
+
+		if (rounds == worker->watched_rounds && atomic_load(&worker->calling))
+			pthread_kill(worker->thread, SIGUSR1);
+		worker->watched_rounds = rounds;
+	}
 }
 
 /* ---- queues ---- */

@@ -54,6 +54,8 @@ struct worker {
 
 	void *bridge_cache;             /* the bridge's, per worker */
 	_Atomic bool parked;
+	_Atomic bool calling;           /* writing to a guest's descriptor, which may block if the guest is hostile */
+	uint64_t watched_rounds;        /* the watchdog's: rounds when it last looked */
 } __attribute__((aligned(64)));
 
 /* The calling worker; NULL in the main thread. */
@@ -76,6 +78,8 @@ void workers_resume(void);
 
 unsigned workers_count(void);
 struct worker *worker_by_id(unsigned id);
+/* To be called some times a second by the main thread: frees a worker that a guest made block in a doorbell. */
+void workers_watchdog(void);
 /* Change the idle spin at run time (see worker_config). */
 void workers_set_idle_spin(int usec);
 
