@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Answers of vifd as tables.
+ *
+ * Theory of operation. A view says how one command's answer is shown: most are one row for each object of a list, with
+ * columns that are data; a few have a function of their own. Cells are gathered as text first, then printed as wide as
+ * each column needs: text to the left, numbers to the right, nothing behind the last column.
+ */
+#include "ctl/render.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "port/port.h"
+
+enum { COLUMNS_MAX = 12, CELL_BYTES = 256 };
+
+enum format { TEXT, COUNT, YES, LIST, SECONDS, USEC, ROLE, QUEUES };
+
+struct column {
+	const char *title;
+	const char *key;
+	enum format format;
+};
+
+struct view {
+	const char *command;
+	const char *nothing; /* said instead of an empty table */
+	void (*print)(const json_t *result, bool all);
+	struct column columns[COLUMNS_MAX];
+};
+
+/* Rows of cells; the first one may be titles. */
+struct table {
+	unsigned columns, rows;
+	bool right[COLUMNS_MAX];
+	char (*cells)[CELL_BYTES];
+};
+
+static void print_stats(const json_t *result, bool all);
+static void print_guests(const json_t *result, bool all);
+static void print_profile(const json_t *result, bool all);
+static void print_help(const json_t *result, bool all);
+
+/* clang-format off */
+static const struct view views[] = {
+	{
+		.command = "show bridges",
+		.nothing = "no bridges",
+		.columns = {
+			{ "BRIDGE", "name", TEXT }, { "AGEING", "ageing_seconds", SECONDS },
+			{ "ADDRESSES", "fdb_used", COUNT }, { "OF", "fdb_size", COUNT },
+			{ "LEARNED", "learned", COUNT }, { "MOVED", "moved", COUNT },
+			{ "AGED", "aged", COUNT }, { "EVICTED", "evicted", COUNT },
+			{ "REFUSED", "refused", COUNT }, { "PORTS", "ports", LIST },
+		},
+	},
+	{
+		.command = "show ports",
+		.nothing = "no ports",
+		.columns = {
+			{ "PORT", "name", TEXT }, { "BRIDGE", "bridge", TEXT }, { "ROLE", "uplink", ROLE },
+			{ "KIND", "kind", TEXT }, { "MTU", "mtu", COUNT }, { "QUEUES", "queues", COUNT },
+			{ "MAC", "mac", TEXT }, { "SPOOF", "spoof", TEXT }, { "ISOLATED", "isolated", YES },
+			{ "TAKES", "caps", LIST },
+		},
+	},
+	{
+		.command = "show fdb",
+		.nothing = "no addresses",
+		.columns = {
+			{ "BRIDGE", "bridge", TEXT }, { "MAC", "mac", TEXT }, { "PORT", "port", TEXT },
+			{ "AGE", "age_seconds", SECONDS }, { "PINNED", "static", YES },
+		},
+	},
+	{
+		.command = "show workers",
+		.nothing = "no workers",
+		.columns = {
+			{ "WORKER", "id", COUNT }, { "CPU", "cpu", COUNT }, { "PACKETS", "packets", COUNT },
+			{ "BURSTS", "bursts", COUNT }, { "ROUNDS", "rounds", COUNT }, { "SLEEPS", "sleeps", COUNT },
+			{ "SPIN", "spin_usec", USEC }, { "WON", "spins_won", COUNT },
+			{ "LOST", "spins_lost", COUNT }, { "POLLS", "queues", QUEUES },
+		},
+	},
+	{ .command = "show guests", .nothing = "no guests", .print = print_guests },
+	{ .command = "show stats", .nothing = "no ports", .print = print_stats },
+	{ .command = "profile", .print = print_profile },
+	{ .command = "help", .print = print_help },
+};
+/* clang-format on */
+
+static void print_rows(const json_t *rows, const struct column *columns, unsigned indent);
+
+void render(const char *command, const json_t *result, bool all)
+{
+	if (json_is_null(result))
+		return;
+	for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++) {
+		const struct view *view = &views[i];
+		size_t len = strlen(view->command);
+
+		if (strncmp(command, view->command, len) != 0 ||
+		    (command[len] && command[len] != ' '))
+			continue;
+		if (json_is_array(result) && json_array_size(result) == 0)
+			puts(view->nothing);
+		else if (view->print)
+			view->print(result, all);
+		else
+			print_rows(result, view->columns, 0);
+		return;
+	}
+	json_dumpf(result, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+static void table_init(struct table *table, unsigned columns)
+{
+	*table = (struct table){ .columns = columns };
+}
+
+/* A new row of empty cells. */
+static char (*table_row(struct table *table))[CELL_BYTES]
+{
+	size_t row = (size_t)table->rows++ * table->columns;
+
+	table->cells = realloc(table->cells, (row + table->columns) * CELL_BYTES);
+	if (!table->cells) {
+		fprintf(stderr, "vifctl: out of memory\n");
+		exit(2);
+	}
+	memset(table->cells + row, 0, (size_t)table->columns * CELL_BYTES);
+	return table->cells + row;
+}
+
+/* Print the table, each line behind indent blanks, and free it. */
+static void table_print(struct table *table, unsigned indent)
+{
+	int widths[COLUMNS_MAX] = { 0 };
+
+	for (unsigned i = 0; i < table->rows * table->columns; i++) {
+		int width = (int)strlen(table->cells[i]);
+
+		if (width > widths[i % table->columns])
+			widths[i % table->columns] = width;
+	}
+	for (unsigned i = 0; i < table->rows * table->columns; i++) {
+		unsigned column = i % table->columns;
+		bool last = column == table->columns - 1;
+
+		if (column == 0)
+			printf("%*s", (int)indent, "");
+		if (table->right[column])
+			printf("%*s", widths[column], table->cells[i]);
+		else
+			printf("%-*s", last ? 0 : widths[column], table->cells[i]);
+		fputs(last ? "\n" : "  ", stdout);
+	}
+	free(table->cells);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "-";
+}
+
+static int64_t count_of(const json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
+/* 1234567 as "1,234,567". */
+static void format_count(char *cell, int64_t count)
+{
+	char digits[32];
+	int len = snprintf(digits, sizeof(digits), "%" PRId64, count);
+	int out = 0;
+
+	for (int i = 0; i < len; i++) {
+		cell[out++] = digits[i];
+		if ((len - i) % 3 == 1 && i < len - 1 && digits[i] != '-')
+			cell[out++] = ',';
+	}
+	cell[out] = 0;
+}
+
+/* A size as the largest binary unit that divides it evenly, "512 MiB". */
+static void format_size(char *cell, int64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	unsigned unit = 0;
+
+	while (bytes && bytes % 1024 == 0 && unit < 4) {
+		bytes /= 1024;
+		unit++;
+	}
+	snprintf(cell, CELL_BYTES, "%" PRId64 " %s", bytes, units[unit]);
+}
+
+/* The strings of a list, or of its objects' members port and queue, one after the other; "..." if they do not fit. */
+static void format_list(char *cell, const json_t *list, bool queues)
+{
+	size_t len = 0, i;
+	const json_t *item;
+
+	strcpy(cell, "-");
+	json_array_foreach (list, i, item) {
+		char text[CELL_BYTES];
+		int need;
+
+		if (queues)
+			need = snprintf(text, sizeof(text), "%s:%" PRId64, text_of(item, "port"),
+					count_of(item, "queue"));
+		else
+			need = snprintf(text, sizeof(text), "%s", json_string_value(item));
+		if (len + (size_t)need + sizeof(" ...") >= CELL_BYTES) {
+			strcpy(cell + len, " ...");
+			return;
+		}
+		len += (size_t)sprintf(cell + len, "%s%s", len ? " " : "", text);
+	}
+}
+
+static void format_cell(char *cell, const json_t *value, enum format format)
+{
+	switch (format) {
+	case TEXT:
+		snprintf(cell, CELL_BYTES, "%s",
+			 json_is_string(value) ? json_string_value(value) : "-");
+		break;
+	case COUNT:
+		if (json_is_integer(value))
+			format_count(cell, json_integer_value(value));
+		else
+			strcpy(cell, "-");
+		break;
+	case YES:
+		strcpy(cell, json_is_true(value) ? "yes" : "-");
+		break;
+	case SECONDS:
+		snprintf(cell, CELL_BYTES, "%" PRId64 " s", (int64_t)json_integer_value(value));
+		break;
+	case USEC:
+		snprintf(cell, CELL_BYTES, "%.1f us", json_number_value(value));
+		break;
+	case ROLE:
+		strcpy(cell, json_is_true(value) ? "uplink" : "guest");
+		break;
+	case LIST:
+	case QUEUES:
+		format_list(cell, value, format == QUEUES);
+		break;
+	}
+}
+
+static void print_rows(const json_t *rows, const struct column *columns, unsigned indent)
+{
+	struct table table;
+	char(*cells)[CELL_BYTES];
+	unsigned count = 0;
+	size_t i;
+	const json_t *row;
+
+	while (count < COLUMNS_MAX && columns[count].title)
+		count++;
+	table_init(&table, count);
+	cells = table_row(&table);
+	for (unsigned c = 0; c < count; c++) {
+		enum format format = columns[c].format;
+
+		strcpy(cells[c], columns[c].title);
+		table.right[c] = format == COUNT || format == SECONDS || format == USEC;
+	}
+	json_array_foreach (rows, i, row) {
+		cells = table_row(&table);
+		for (unsigned c = 0; c < count; c++)
+			format_cell(cells[c], json_object_get(row, columns[c].key),
+				    columns[c].format);
+	}
+	table_print(&table, indent);
+}
+
+static void print_stats(const json_t *result, bool all)
+{
+	static const struct {
+		const char *name, *text;
+	} counters[] = {
+#define X(name, text) { #name, text },
+		PORT_STATS(X)
+#undef X
+	};
+	size_t i;
+	const json_t *port;
+
+	json_array_foreach (result, i, port) {
+		struct table table;
+
+		printf("%s%s (%s)\n", i ? "\n" : "", text_of(port, "name"), text_of(port, "kind"));
+		table_init(&table, 3);
+		table.right[1] = true;
+		for (size_t c = 0; c < sizeof(counters) / sizeof(counters[0]); c++) {
+			int64_t count = count_of(port, counters[c].name);
+			char(*cells)[CELL_BYTES];
+
+			if (count == 0 && !all)
+				continue;
+			cells = table_row(&table);
+			strcpy(cells[0], counters[c].name);
+			format_count(cells[1], count);
+			strcpy(cells[2], counters[c].text);
+		}
+		if (table.rows == 0)
+			puts("  nothing counted yet");
+		table_print(&table, 2);
+	}
+}
+
+/* A label and words behind it, wrapped. */
+static void print_words(const char *label, const json_t *words)
+{
+	const int width = 100, start = 12;
+	int at = printf("  %-*s", start - 2, label);
+	size_t i;
+	const json_t *word;
+
+	json_array_foreach (words, i, word) {
+		const char *text = json_string_value(word);
+
+		if (i > 0 && at + 1 + (int)strlen(text) > width)
+			at = printf("\n%*s", start, "") - 1;
+		else if (i > 0)
+			at += printf(" ");
+		at += printf("%s", text);
+	}
+	puts(json_array_size(words) ? "" : "none");
+}
+
+static void print_rings(const json_t *rings)
+{
+	struct table table;
+	size_t i;
+	const json_t *ring;
+
+	if (json_array_size(rings) == 0)
+		return;
+	table_init(&table, 4);
+	table.right[1] = table.right[2] = true;
+	json_array_foreach (rings, i, ring) {
+		int64_t index = count_of(ring, "index");
+		char(*cells)[CELL_BYTES] = table_row(&table);
+
+		strcpy(cells[0], i == 0 ? "rings     " : "");
+		snprintf(cells[1], CELL_BYTES, "%" PRId64, index);
+		snprintf(cells[2], CELL_BYTES, "%" PRId64 " entries", count_of(ring, "size"));
+		if (json_is_true(json_object_get(ring, "broken")))
+			snprintf(cells[3], CELL_BYTES, "guest %s, BROKEN: %s",
+				 index % 2 ? "sends" : "receives", text_of(ring, "why"));
+		else
+			snprintf(cells[3], CELL_BYTES, "guest %s, %s",
+				 index % 2 ? "sends" : "receives",
+				 json_is_true(json_object_get(ring, "running")) ? "running"
+										: "stopped");
+	}
+	table_print(&table, 2);
+}
+
+static void print_memory(const json_t *regions)
+{
+	struct table table;
+	size_t i;
+	const json_t *region;
+
+	if (json_array_size(regions) == 0)
+		return;
+	table_init(&table, 4);
+	table.right[2] = true;
+	json_array_foreach (regions, i, region) {
+		char(*cells)[CELL_BYTES] = table_row(&table);
+		char page[CELL_BYTES];
+
+		strcpy(cells[0], i == 0 ? "memory    " : "");
+		snprintf(cells[1], CELL_BYTES, "at 0x%" PRIx64, (uint64_t)count_of(region, "gpa"));
+		format_size(cells[2], count_of(region, "size"));
+		format_size(page, count_of(region, "page_size"));
+		snprintf(cells[3], CELL_BYTES, "in pages of %.32s%s", page,
+			 json_is_true(json_object_get(region, "thp")) ? " (transparent)" : "");
+	}
+	table_print(&table, 2);
+}
+
+static void print_guests(const json_t *result, bool all)
+{
+	size_t i;
+	const json_t *guest;
+
+	json_array_foreach (result, i, guest) {
+		printf("%s%s: %s, %s at %s\n", i ? "\n" : "", text_of(guest, "name"),
+		       json_is_true(json_object_get(guest, "connected")) ? "connected"
+									 : "not connected",
+		       text_of(guest, "role"), text_of(guest, "path"));
+		print_words("features", json_object_get(guest, "features"));
+		printf("  %-10s%" PRId64 " in use\n", "pairs", count_of(guest, "pairs"));
+		print_rings(json_object_get(guest, "rings"));
+		print_memory(json_object_get(guest, "memory"));
+		printf("  %-10s%" PRId64 " messages, %" PRId64 " reconnects, %" PRId64
+		       " broken rings\n",
+		       "so far", count_of(guest, "messages"), count_of(guest, "reconnects"),
+		       count_of(guest, "breaks"));
+	}
+}
+
+/* A ratio, or "-" where there was nothing to divide by. */
+static void format_ratio(char *cell, const json_t *value, int decimals)
+{
+	if (json_is_number(value))
+		snprintf(cell, CELL_BYTES, "%.*f", decimals, json_number_value(value));
+	else
+		strcpy(cell, "-");
+}
+
+static void profile_row(struct table *table, const char *name, const json_t *object,
+			const char *per_packet, const char *per_byte, double share)
+{
+	char(*cells)[CELL_BYTES] = table_row(table);
+
+	strcpy(cells[0], name);
+	format_ratio(cells[1], json_object_get(object, per_packet), 1);
+	format_ratio(cells[2], json_object_get(object, per_byte), 4);
+	snprintf(cells[3], CELL_BYTES, "%.1f %%", share * 100);
+}
+
+static void print_profile(const json_t *result, bool all)
+{
+	const double busy = (double)count_of(result, "busy_cycles"),
+		     hz = (double)count_of(result, "tsc_hz");
+	const double per_packet =
+		json_number_value(json_object_get(result, "busy_cycles_per_packet"));
+	const double per_byte = json_number_value(json_object_get(result, "busy_cycles_per_byte"));
+	char packets[CELL_BYTES], bytes[CELL_BYTES];
+	struct table table;
+	double idle = 0;
+	size_t i;
+	const json_t *stage;
+	char(*cells)[CELL_BYTES];
+
+	table_init(&table, 4);
+	table.right[1] = table.right[2] = table.right[3] = true;
+	cells = table_row(&table);
+	strcpy(cells[0], "STAGE");
+	strcpy(cells[1], "CYCLES/PACKET");
+	strcpy(cells[2], "CYCLES/BYTE");
+	strcpy(cells[3], "OF BUSY");
+	json_array_foreach (json_object_get(result, "stages"), i, stage) {
+		const char *name = text_of(stage, "stage");
+
+		if (strcmp(name, "idle") == 0)
+			idle = json_number_value(json_object_get(stage, "share"));
+		else
+			profile_row(&table, name, stage, "cycles_per_packet", "cycles_per_byte",
+				    busy > 0 ? (double)count_of(stage, "cycles") / busy : 0);
+	}
+	profile_row(&table, "busy", result, "busy_cycles_per_packet", "busy_cycles_per_byte",
+		    busy > 0);
+	table_print(&table, 0);
+
+	format_count(packets, count_of(result, "packets"));
+	format_count(bytes, count_of(result, "bytes"));
+	printf("\n%s packets, %s bytes", packets, bytes);
+	if (per_packet > 0 && hz > 0)
+		printf(": %.1f ns a packet, %.4f ns a byte at %.2f GHz", per_packet / hz * 1e9,
+		       per_byte / hz * 1e9, hz / 1e9);
+	printf("\nidle %.1f %% of the time\n", idle * 100);
+}
+
+static void print_help(const json_t *result, bool all)
+{
+	size_t i;
+	const json_t *command;
+
+	json_array_foreach (result, i, command) {
+		const json_t *words = json_object_get(command, "usage");
+
+		printf("%s\n        %s\n", json_string_value(words), text_of(command, "help"));
+	}
+}
