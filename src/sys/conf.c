@@ -349,6 +349,21 @@ static bool choice_parse(const char *choices, const char *text, int *number)
 	return false;
 }
 
+/* "a|b|c" as "give a, b or c". */
+static void choices_hint(const char *choices, char *hint)
+{
+	size_t len = (size_t)snprintf(hint, HINT_BYTES, "give ");
+
+	for (const char *c = choices; *c && len < HINT_BYTES; c++) {
+		const char *between = strchr(c + 1, '|') ? ", " : " or ";
+
+		if (*c == '|')
+			len += (size_t)snprintf(hint + len, HINT_BYTES - len, "%s", between);
+		else
+			len += (size_t)snprintf(hint + len, HINT_BYTES - len, "%c", *c);
+	}
+}
+
 static bool mode_parse(const char *text, int *number)
 {
 	size_t len = strlen(text);
@@ -425,9 +440,7 @@ static bool value_parse(const struct conf_arg *arg, const char *text, struct con
 		snprintf(hint, HINT_BYTES, "give on or off");
 		return choice_parse("off|on", text, &value->number);
 	case CONF_CHOICE:
-		snprintf(hint, HINT_BYTES, "give %s", arg->choices);
-		for (char *bar = hint; (bar = strchr(bar, '|'));)
-			*bar = '/';
+		choices_hint(arg->choices, hint);
 		return choice_parse(arg->choices, text, &value->number);
 	case CONF_MODE:
 		snprintf(hint, HINT_BYTES, "give permissions in octal, like 0660");
