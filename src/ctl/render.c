@@ -17,7 +17,7 @@
 
 enum { COLUMNS_MAX = 12, CELL_BYTES = 256 };
 
-enum format { TEXT, COUNT, YES, LIST, SECONDS, USEC, ROLE, QUEUES };
+enum format { TEXT, NUMBER, COUNT, YES, LIST, SECONDS, USEC, ROLE, QUEUES };
 
 struct column {
 	const char *title;
@@ -32,11 +32,15 @@ struct view {
 	struct column columns[COLUMNS_MAX];
 };
 
+struct cell {
+	char text[CELL_BYTES];
+};
+
 /* Rows of cells; the first one may be titles. */
 struct table {
 	unsigned columns, rows;
 	bool right[COLUMNS_MAX];
-	char (*cells)[CELL_BYTES];
+	struct cell *cells;
 };
 
 static void print_stats(const json_t *result, bool all);
@@ -62,7 +66,7 @@ static const struct view views[] = {
 		.nothing = "no ports",
 		.columns = {
 			{ "PORT", "name", TEXT }, { "BRIDGE", "bridge", TEXT }, { "ROLE", "uplink", ROLE },
-			{ "KIND", "kind", TEXT }, { "MTU", "mtu", COUNT }, { "QUEUES", "queues", COUNT },
+			{ "KIND", "kind", TEXT }, { "MTU", "mtu", NUMBER }, { "QUEUES", "queues", NUMBER },
 			{ "MAC", "mac", TEXT }, { "SPOOF", "spoof", TEXT }, { "ISOLATED", "isolated", YES },
 			{ "TAKES", "caps", LIST },
 		},
@@ -79,10 +83,18 @@ static const struct view views[] = {
 		.command = "show workers",
 		.nothing = "no workers",
 		.columns = {
-			{ "WORKER", "id", COUNT }, { "CPU", "cpu", COUNT }, { "PACKETS", "packets", COUNT },
+			{ "WORKER", "id", NUMBER }, { "CPU", "cpu", NUMBER }, { "PACKETS", "packets", COUNT },
 			{ "BURSTS", "bursts", COUNT }, { "ROUNDS", "rounds", COUNT }, { "SLEEPS", "sleeps", COUNT },
 			{ "SPIN", "spin_usec", USEC }, { "WON", "spins_won", COUNT },
 			{ "LOST", "spins_lost", COUNT }, { "POLLS", "queues", QUEUES },
+		},
+	},
+	{
+		.command = "show uplinks",
+		.nothing = "no uplinks",
+		.columns = {
+			{ "UPLINK", "name", TEXT }, { "KIND", "kind", TEXT }, { "INTERFACE", "tap", TEXT },
+			{ "NETNS", "netns", TEXT }, { "QUEUES", "queues", NUMBER }, { "MTU", "mtu", NUMBER },
 		},
 	},
 	{ .command = "show guests", .nothing = "no guests", .print = print_guests },
@@ -123,16 +135,16 @@ static void table_init(struct table *table, unsigned columns)
 }
 
 /* A new row of empty cells. */
-static char (*table_row(struct table *table))[CELL_BYTES]
+static struct cell *table_row(struct table *table)
 {
 	size_t row = (size_t)table->rows++ * table->columns;
 
-	table->cells = realloc(table->cells, (row + table->columns) * CELL_BYTES);
+	table->cells = realloc(table->cells, (row + table->columns) * sizeof(*table->cells));
 	if (!table->cells) {
 		fprintf(stderr, "vifctl: out of memory\n");
 		exit(2);
 	}
-	memset(table->cells + row, 0, (size_t)table->columns * CELL_BYTES);
+	memset(table->cells + row, 0, table->columns * sizeof(*table->cells));
 	return table->cells + row;
 }
 
@@ -142,7 +154,7 @@ static void table_print(struct table *table, unsigned indent)
 	int widths[COLUMNS_MAX] = { 0 };
 
 	for (unsigned i = 0; i < table->rows * table->columns; i++) {
-		int width = (int)strlen(table->cells[i]);
+		int width = (int)strlen(table->cells[i].text);
 
 		if (width > widths[i % table->columns])
 			widths[i % table->columns] = width;
@@ -154,9 +166,9 @@ static void table_print(struct table *table, unsigned indent)
 		if (column == 0)
 			printf("%*s", (int)indent, "");
 		if (table->right[column])
-			printf("%*s", widths[column], table->cells[i]);
+			printf("%*s", widths[column], table->cells[i].text);
 		else
-			printf("%-*s", last ? 0 : widths[column], table->cells[i]);
+			printf("%-*s", last ? 0 : widths[column], table->cells[i].text);
 		fputs(last ? "\n" : "  ", stdout);
 	}
 	free(table->cells);
@@ -233,6 +245,12 @@ static void format_cell(char *cell, const json_t *value, enum format format)
 		snprintf(cell, CELL_BYTES, "%s",
 			 json_is_string(value) ? json_string_value(value) : "-");
 		break;
+	case NUMBER:
+		if (json_is_integer(value))
+			snprintf(cell, CELL_BYTES, "%" PRId64, (int64_t)json_integer_value(value));
+		else
+			strcpy(cell, "-");
+		break;
 	case COUNT:
 		if (json_is_integer(value))
 			format_count(cell, json_integer_value(value));
@@ -261,7 +279,7 @@ static void format_cell(char *cell, const json_t *value, enum format format)
 static void print_rows(const json_t *rows, const struct column *columns, unsigned indent)
 {
 	struct table table;
-	char(*cells)[CELL_BYTES];
+	struct cell *cells;
 	unsigned count = 0;
 	size_t i;
 	const json_t *row;
@@ -273,13 +291,14 @@ static void print_rows(const json_t *rows, const struct column *columns, unsigne
 	for (unsigned c = 0; c < count; c++) {
 		enum format format = columns[c].format;
 
-		strcpy(cells[c], columns[c].title);
-		table.right[c] = format == COUNT || format == SECONDS || format == USEC;
+		strcpy(cells[c].text, columns[c].title);
+		table.right[c] = format == NUMBER || format == COUNT || format == SECONDS ||
+				 format == USEC;
 	}
 	json_array_foreach (rows, i, row) {
 		cells = table_row(&table);
 		for (unsigned c = 0; c < count; c++)
-			format_cell(cells[c], json_object_get(row, columns[c].key),
+			format_cell(cells[c].text, json_object_get(row, columns[c].key),
 				    columns[c].format);
 	}
 	table_print(&table, indent);
@@ -305,14 +324,14 @@ static void print_stats(const json_t *result, bool all)
 		table.right[1] = true;
 		for (size_t c = 0; c < sizeof(counters) / sizeof(counters[0]); c++) {
 			int64_t count = count_of(port, counters[c].name);
-			char(*cells)[CELL_BYTES];
+			struct cell *cells;
 
 			if (count == 0 && !all)
 				continue;
 			cells = table_row(&table);
-			strcpy(cells[0], counters[c].name);
-			format_count(cells[1], count);
-			strcpy(cells[2], counters[c].text);
+			strcpy(cells[0].text, counters[c].name);
+			format_count(cells[1].text, count);
+			strcpy(cells[2].text, counters[c].text);
 		}
 		if (table.rows == 0)
 			puts("  nothing counted yet");
@@ -346,22 +365,23 @@ static void print_rings(const json_t *rings)
 	size_t i;
 	const json_t *ring;
 
-	if (json_array_size(rings) == 0)
-		return;
 	table_init(&table, 4);
 	table.right[1] = table.right[2] = true;
 	json_array_foreach (rings, i, ring) {
 		int64_t index = count_of(ring, "index");
-		char(*cells)[CELL_BYTES] = table_row(&table);
+		struct cell *cells;
 
-		strcpy(cells[0], i == 0 ? "rings     " : "");
-		snprintf(cells[1], CELL_BYTES, "%" PRId64, index);
-		snprintf(cells[2], CELL_BYTES, "%" PRId64 " entries", count_of(ring, "size"));
+		if (count_of(ring, "size") == 0)
+			continue; /* not set up */
+		cells = table_row(&table);
+		strcpy(cells[0].text, table.rows == 1 ? "rings     " : "");
+		snprintf(cells[1].text, CELL_BYTES, "%" PRId64, index);
+		snprintf(cells[2].text, CELL_BYTES, "%" PRId64 " entries", count_of(ring, "size"));
 		if (json_is_true(json_object_get(ring, "broken")))
-			snprintf(cells[3], CELL_BYTES, "guest %s, BROKEN: %s",
+			snprintf(cells[3].text, CELL_BYTES, "guest %s, BROKEN: %s",
 				 index % 2 ? "sends" : "receives", text_of(ring, "why"));
 		else
-			snprintf(cells[3], CELL_BYTES, "guest %s, %s",
+			snprintf(cells[3].text, CELL_BYTES, "guest %s, %s",
 				 index % 2 ? "sends" : "receives",
 				 json_is_true(json_object_get(ring, "running")) ? "running"
 										: "stopped");
@@ -375,19 +395,18 @@ static void print_memory(const json_t *regions)
 	size_t i;
 	const json_t *region;
 
-	if (json_array_size(regions) == 0)
-		return;
 	table_init(&table, 4);
 	table.right[2] = true;
 	json_array_foreach (regions, i, region) {
-		char(*cells)[CELL_BYTES] = table_row(&table);
+		struct cell *cells = table_row(&table);
 		char page[CELL_BYTES];
 
-		strcpy(cells[0], i == 0 ? "memory    " : "");
-		snprintf(cells[1], CELL_BYTES, "at 0x%" PRIx64, (uint64_t)count_of(region, "gpa"));
-		format_size(cells[2], count_of(region, "size"));
+		strcpy(cells[0].text, i == 0 ? "memory    " : "");
+		snprintf(cells[1].text, CELL_BYTES, "at 0x%" PRIx64,
+			 (uint64_t)count_of(region, "gpa"));
+		format_size(cells[2].text, count_of(region, "size"));
 		format_size(page, count_of(region, "page_size"));
-		snprintf(cells[3], CELL_BYTES, "in pages of %.32s%s", page,
+		snprintf(cells[3].text, CELL_BYTES, "in pages of %.32s%s", page,
 			 json_is_true(json_object_get(region, "thp")) ? " (transparent)" : "");
 	}
 	table_print(&table, 2);
@@ -399,10 +418,12 @@ static void print_guests(const json_t *result, bool all)
 	const json_t *guest;
 
 	json_array_foreach (result, i, guest) {
-		printf("%s%s: %s, %s at %s\n", i ? "\n" : "", text_of(guest, "name"),
+		const char *path = json_string_value(json_object_get(guest, "path"));
+
+		printf("%s%s: %s, %s%s%s\n", i ? "\n" : "", text_of(guest, "name"),
 		       json_is_true(json_object_get(guest, "connected")) ? "connected"
 									 : "not connected",
-		       text_of(guest, "role"), text_of(guest, "path"));
+		       text_of(guest, "role"), path ? " at " : "", path ? path : "");
 		print_words("features", json_object_get(guest, "features"));
 		printf("  %-10s%" PRId64 " in use\n", "pairs", count_of(guest, "pairs"));
 		print_rings(json_object_get(guest, "rings"));
@@ -414,11 +435,19 @@ static void print_guests(const json_t *result, bool all)
 	}
 }
 
-/* A ratio, or "-" where there was nothing to divide by. */
-static void format_ratio(char *cell, const json_t *value, int decimals)
+/* About three digits that count. */
+static int decimals_of(double value)
 {
+	return value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4;
+}
+
+/* A ratio, or "-" where there was nothing to divide by. */
+static void format_ratio(char *cell, const json_t *value)
+{
+	double number = json_number_value(value);
+
 	if (json_is_number(value))
-		snprintf(cell, CELL_BYTES, "%.*f", decimals, json_number_value(value));
+		snprintf(cell, CELL_BYTES, "%.*f", decimals_of(number), number);
 	else
 		strcpy(cell, "-");
 }
@@ -426,18 +455,19 @@ static void format_ratio(char *cell, const json_t *value, int decimals)
 static void profile_row(struct table *table, const char *name, const json_t *object,
 			const char *per_packet, const char *per_byte, double share)
 {
-	char(*cells)[CELL_BYTES] = table_row(table);
+	struct cell *cells = table_row(table);
 
-	strcpy(cells[0], name);
-	format_ratio(cells[1], json_object_get(object, per_packet), 1);
-	format_ratio(cells[2], json_object_get(object, per_byte), 4);
-	snprintf(cells[3], CELL_BYTES, "%.1f %%", share * 100);
+	strcpy(cells[0].text, name);
+	format_ratio(cells[1].text, json_object_get(object, per_packet));
+	format_ratio(cells[2].text, json_object_get(object, per_byte));
+	snprintf(cells[3].text, CELL_BYTES, "%.1f %%", share * 100);
 }
 
 static void print_profile(const json_t *result, bool all)
 {
-	const double busy = (double)count_of(result, "busy_cycles"),
-		     hz = (double)count_of(result, "tsc_hz");
+	static const char *const titles[] = { "STAGE", "CYCLES/PACKET", "CYCLES/BYTE", "OF BUSY" };
+	const double hz = (double)count_of(result, "tsc_hz");
+	const double busy = (double)count_of(result, "busy_cycles");
 	const double per_packet =
 		json_number_value(json_object_get(result, "busy_cycles_per_packet"));
 	const double per_byte = json_number_value(json_object_get(result, "busy_cycles_per_byte"));
@@ -446,15 +476,13 @@ static void print_profile(const json_t *result, bool all)
 	double idle = 0;
 	size_t i;
 	const json_t *stage;
-	char(*cells)[CELL_BYTES];
+	struct cell *cells;
 
 	table_init(&table, 4);
 	table.right[1] = table.right[2] = table.right[3] = true;
 	cells = table_row(&table);
-	strcpy(cells[0], "STAGE");
-	strcpy(cells[1], "CYCLES/PACKET");
-	strcpy(cells[2], "CYCLES/BYTE");
-	strcpy(cells[3], "OF BUSY");
+	for (unsigned c = 0; c < 4; c++)
+		strcpy(cells[c].text, titles[c]);
 	json_array_foreach (json_object_get(result, "stages"), i, stage) {
 		const char *name = text_of(stage, "stage");
 
@@ -471,9 +499,10 @@ static void print_profile(const json_t *result, bool all)
 	format_count(packets, count_of(result, "packets"));
 	format_count(bytes, count_of(result, "bytes"));
 	printf("\n%s packets, %s bytes", packets, bytes);
-	if (per_packet > 0 && hz > 0)
-		printf(": %.1f ns a packet, %.4f ns a byte at %.2f GHz", per_packet / hz * 1e9,
-		       per_byte / hz * 1e9, hz / 1e9);
+	if (hz > 0 && per_packet > 0)
+		printf(": %.*f ns a packet, %.*f ns a byte at %.2f GHz",
+		       decimals_of(per_packet / hz * 1e9), per_packet / hz * 1e9,
+		       decimals_of(per_byte / hz * 1e9), per_byte / hz * 1e9, hz / 1e9);
 	printf("\nidle %.1f %% of the time\n", idle * 100);
 }
 

@@ -9,8 +9,6 @@
  */
 #include "sys/show.h"
 
-#include <time.h>
-
 #include "guest/vhost_user.h"
 #include "port/worker.h"
 #include "sys/conf.h"
@@ -161,12 +159,9 @@ json_t *show_guests(void)
 static void fdb_append(json_t *list, struct bridge *bridge)
 {
 	struct mac_row rows[FDB_ROWS];
-	struct timespec now;
 	unsigned position = 0, n;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	while ((n = mac_table_list(&bridge->fdb, &position, rows, FDB_ROWS, (uint32_t)now.tv_sec)) >
-	       0) {
+	while ((n = mac_table_list(&bridge->fdb, &position, rows, FDB_ROWS, bridge_now())) > 0) {
 		for (unsigned i = 0; i < n; i++) {
 			const struct port *port = port_by_id(rows[i].port);
 			json_t *row = add_row(list);
