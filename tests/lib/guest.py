@@ -49,26 +49,26 @@ def with_parent(command):
 class Guest:
     """One running guest. Construction starts QEMU, wait() or the with statement wait for its shell.
 
-    socket    the vhost-user socket; QEMU connects to it, or listens there if listen is set
+    path      of the vhost-user socket; QEMU connects to it, or listens there if listen is set
     reconnect seconds after which QEMU connects again when vifd goes away; 0: never
     device    more options of the virtio-net device, such as "guest_tso4=off,mq=on"
-    netdev    instead of socket: QEMU's own -netdev text with id=n0 (to check the image without vifd)
+    netdev    instead of path: QEMU's own -netdev text with id=n0 (to check the image without vifd)
     memory    MiB; more of it can be plugged in with plug_memory()
     affinity  CPUs that QEMU may use, None: all
     """
 
-    def __init__(self, name, socket, folder, *, mac, listen=False, reconnect=1, queues=1, device="", netdev=None,
+    def __init__(self, name, path, folder, *, mac, listen=False, reconnect=1, queues=1, device="", netdev=None,
                  memory=256, cpus=1, affinity=None, accel=None):
         self.name, self.mac, self.tmp = name, mac, "/tmp"
         self.folder = Path(folder)
         self.accel = accel or accelerator()
-        self._shell, self._pending, self._serial = None, b"", itertools.count()
-        self._console = self.folder / f"{name}.console"
-        self._agent_path, self._qmp_path = self.folder / f"{name}.agent", self.folder / f"{name}.qmp"
+        self._pending, self._serial = b"", itertools.count()
+        self._console, self._qmp_path = self.folder / f"{name}.console", self.folder / f"{name}.qmp"
+        self._shell, line = socket.socketpair()
         if netdev is None:
             role = "server=on" if listen else f"reconnect={reconnect}" if reconnect else "server=off"
             netdev = f"vhost-user,id=n0,chardev=c0,queues={queues}"
-            chardev = ["-chardev", f"socket,id=c0,path={socket},{role}"]
+            chardev = ["-chardev", f"socket,id=c0,path={path},{role}"]
         else:
             chardev = []
         # vectors=0: QEMU 7.2 under TCG crashes with vhost-user and MSI-X
@@ -81,7 +81,8 @@ class Guest:
             "-cpu", "host" if self.accel == "kvm" else "max", "-smp", cpus,
             "-m", f"{memory}M,slots=2,maxmem=4G", "-object", f"memory-backend-memfd,id=mem,size={memory}M,share=on",
             "-machine", "pc,memory-backend=mem",
-            "-serial", f"file:{self._console}", "-serial", f"unix:{self._agent_path},server=on,wait=off",
+            "-serial", f"file:{self._console}", "-chardev", f"socket,id=shell,fd={line.fileno()}",
+            "-serial", "chardev:shell",
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
             *chardev, "-netdev", netdev, "-device", nic,
             "-kernel", IMAGE / "vmlinuz", "-initrd", IMAGE / "initramfs.gz",
@@ -90,8 +91,9 @@ class Guest:
         if affinity is not None:
             command = ["taskset", "-c", ",".join(map(str, affinity)), *command]
         self._log = open(self.folder / f"{name}.qemu", "wb")
-        self.process = subprocess.Popen(with_parent(command), stdin=subprocess.DEVNULL, stdout=self._log,
-                                        stderr=subprocess.STDOUT)
+        with line:
+            self.process = subprocess.Popen(with_parent(command), stdin=subprocess.DEVNULL, stdout=self._log,
+                                            stderr=subprocess.STDOUT, pass_fds=[line.fileno()])
 
     def __enter__(self):
         try:
@@ -105,19 +107,7 @@ class Guest:
 
     def wait(self, timeout=60):
         """Until the guest's shell answers."""
-        deadline = time.monotonic() + timeout
-        while self._shell is None:
-            try:
-                shell = socket.socket(socket.AF_UNIX)
-                shell.connect(str(self._agent_path))
-                self._shell = shell
-            except OSError:
-                shell.close()
-                self._check_alive()
-                if time.monotonic() > deadline:
-                    raise GuestError(f"{self.name}: QEMU does not open its serial line")
-                time.sleep(0.05)
-        self._answer("ready", deadline)
+        self._answer("ready", time.monotonic() + timeout)
         return self
 
     def run(self, command, timeout=20, check=True):
@@ -181,8 +171,7 @@ class Guest:
 
     def stop(self):
         """End the guest at once; nothing in it is worth a shutdown."""
-        if self._shell:
-            self._shell.close()
+        self._shell.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
