@@ -86,7 +86,7 @@ class Guest:
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
             *chardev, "-netdev", netdev, "-device", nic,
             "-kernel", IMAGE / "vmlinuz", "-initrd", IMAGE / "initramfs.gz",
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on",
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on no_timer_check",
         ]
         if affinity is not None:
             command = ["taskset", "-c", ",".join(map(str, affinity)), *command]
