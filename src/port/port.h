@@ -78,7 +78,7 @@ struct port_ops {
 	X(drop_bad_source, "received: source address is a group address or zero") \
 	X(drop_reserved_group, "received: link-local control group 01:80:c2:00:00:0x, never forwarded") \
 	X(drop_same_port, "received: destination is behind the port it came from") \
-	X(drop_isolated, "received: isolated port to isolated port") \
+	X(drop_isolated, "received: between guests, one of which is isolated") \
 	X(drop_nowhere, "received: no other port to send to") \
 	X(drop_not_ready, "sent: the guest is not connected or its receive queue is not running") \
 	X(drop_no_buffers, "sent: the guest has posted too few receive buffers") \
