@@ -5,8 +5,9 @@ import dataclasses
 import json
 import statistics
 
-# Where the CPUs were during a sample; those of the last two kinds count for nothing.
+# Where the CPUs were during a sample; the last two kinds count only where there is nothing better.
 NEAR, FAR, MIXED, DISTURBED = "near", "far", "mixed", "disturbed"
+ENOUGH = 3
 
 
 @dataclasses.dataclass
@@ -36,9 +37,11 @@ class Row:
     extra: dict = dataclasses.field(default_factory=dict)
 
     def placement(self):
-        """The placement that the row's figure is of: near if both sides were seen near, else where they were."""
+        """The placement that the row's figure is of: near, or else far, if both sides were seen there often enough;
+        or else None, any."""
         for placement in (NEAR, FAR):
-            if self.figures(placement)[0] and (self.figures(placement)[1] or not self.theirs):
+            if all(len(of_it) >= min(ENOUGH, len(of_any))
+                   for of_it, of_any in zip(self.figures(placement), self.figures(None))):
                 return placement
         return None
 
@@ -106,7 +109,7 @@ def table_line(row):
     if "far" in row:
         sides = [number(side["median"]) for side in (row["far"]["ours"], row["far"]["theirs"]) if side]
         far = " ".join(sides + ([f"{row['far']['ratio']:.2f}"] if row["far"]["ratio"] else []))
-    unit = row["unit"] + (" (far)" if row["placement"] == FAR else "")
+    unit = row["unit"] + (f" ({row['placement']})" if row["placement"] != NEAR else "")
     return (row["row"], row["peer"], unit, spread(row["ours"]), spread(row["theirs"]),
             f"{row['ratio']:.2f}" if row["ratio"] is not None else "", bar, verdict, far)
 

@@ -11,6 +11,7 @@ must have; its guests and the far end of its wire share the other one. vifd need
 guests, its wire and itself may use both.
 """
 
+import concurrent.futures
 import sys
 
 from host import Host, run, wait_for
@@ -62,17 +63,18 @@ class Set:
         self.ends = {"wire": wire}
 
     def boot(self, host, **how):
-        """Start the two guests."""
+        """Start the two guests, and wait for them."""
         for i, (name, path) in enumerate(zip(("a", "b"), self.switch.sockets)):
             guest = Guest(f"{self.switch.name}-{name}", path, host.dir, mac=f"52:54:00:77:00:0{i + 1}",
                           **how)
             host.callback(guest.stop)
             self.ends[name] = guest
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(Guest.wait, (self.ends["a"], self.ends["b"])))
 
     def settle(self):
         """Wait until the guests have their addresses and everyone reaches everyone."""
         for name in ("a", "b"):
-            self.ends[name].wait()
             self.ends[name].address(f"{ADDRESS[name]}/24")
         for end in self.ends.values():
             serve(end)

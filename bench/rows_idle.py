@@ -53,9 +53,8 @@ def idle_cpu(options, say):
         say(f"idle: starting vifd and ovs-dpdk with {GUESTS} guests each")
         switches = [Vifd(host, guests=GUESTS, cpu=SWITCH_CPU), OvsDpdk(host, guests=GUESTS)]
         generator = Generator(host, [path for switch in switches for path in switch.sockets])
-        for number, switch in enumerate(switches):
-            for pair in range(GUESTS // 2):
-                generator.command("warm", number * GUESTS // 2 + pair, 64, 5)
+        for pair in range(GUESTS):
+            generator.wait_ready(pair)
         for switch in switches:
             switch.pause()
         for done in range(rounds):

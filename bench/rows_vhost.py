@@ -17,12 +17,12 @@ generator or of the switch counts for neither.
 
 import time
 
-from host import BenchError, Host, thread_times, waited
+from host import Host, thread_times, waited
 from results import DISTURBED, NEAR, Bar, Row, Sample
 from stations import GENERATOR_MIB, Generator, Placement, classify
 from switches import OVS_DPDK_MIB, SWITCH_CPU, OvsDpdk, Testpmd, Vifd
 
-SAMPLE_MS, WARM_MS, RAMP_MS = 150, 15, 25
+SAMPLE_MS, RAMP_MS = 150, 25
 DISTURBED_MS = 3
 TESTPMD_MIB = 512
 
@@ -99,9 +99,7 @@ def spent(before, after):
 def sample(switch, generator, pair, load):
     """One sample of a switch that was just set going: its figures, and whether it was disturbed."""
     kind, mode, size = LOADS[load]
-    warm = generator.command("warm", pair, size, WARM_MS)
-    if not warm["there"] or not warm["back"]:
-        raise BenchError(f"{switch.name} does not carry packets: {warm}")
+    generator.wait_ready(pair)
     if kind == "run":
         return sample_run(switch, generator, pair, mode, size)
     got, disturbed = undisturbed(switch, generator, "latency", pair, size, SAMPLE_MS, 0)
@@ -118,7 +116,8 @@ def measure(loads, options, say):
         switches = [Vifd(host, guests=2, cpu=SWITCH_CPU), OvsDpdk(host), Testpmd(host)]
         generator = Generator(host, [path for switch in switches for path in switch.sockets])
         placement = Placement(host)
-        for switch in switches:
+        for pair, switch in enumerate(switches):
+            generator.wait_ready(pair)
             switch.pause()
         end = time.monotonic() + options.minutes * 60
         done = 0

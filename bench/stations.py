@@ -4,7 +4,7 @@
 import json
 import subprocess
 
-from host import BenchError, answer, ask
+from host import BenchError, answer, ask, wait_for
 from results import FAR, MIXED, NEAR
 from switches import GENERATOR_CPU, SWITCH_CPU, TOOLS
 
@@ -26,6 +26,11 @@ class Generator:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if json.loads(answer(self.process, 60))["ports"] != len(sockets):
             raise BenchError("gen: not all of its ports came up")
+
+    def wait_ready(self, pair):
+        """Until a pair's switch is awake and carries packets both ways."""
+        wait_for(f"pair {pair}: packets carried",
+                 lambda: all(self.command("warm", pair, 64, 15).values()), self.process)
 
     def command(self, *words):
         """One command of gen.c; returns its answer."""
