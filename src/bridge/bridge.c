@@ -149,7 +149,7 @@ struct bridge *bridge_next(const struct bridge *bridge)
 
 void bridge_settings_changed(void)
 {
-	memset(flow_caches, 0, workers_count() * sizeof(flow_caches[0]));
+	memset(flow_caches, 0, sizeof(flow_caches));
 }
 
 int bridge_add_port(struct bridge *bridge, struct port *port, struct error *error)
