@@ -42,8 +42,7 @@ class Host(contextlib.ExitStack):
         run("ip", "netns", "add", name)
         self.callback(run, "ip", "netns", "del", name, check=False)
         run("ip", "-n", name, "link", "set", "lo", "up")
-        run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", netns=name)
-        run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", netns=name)
+        run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6", netns=name, check=False)
         return name
 
     def hugepages(self, mib):

@@ -12,7 +12,7 @@ ENOUGH = 3
 
 @dataclasses.dataclass
 class Sample:
-    """One figure, and how far the two CPUs were apart while it was taken."""
+    """One figure, and how far the two CPUs were apart while it was taken (None: not looked at)."""
     value: float
     placement: str
 
@@ -55,13 +55,15 @@ class Row:
         ours, theirs = (summary(values) for values in self.figures(self.placement()))
         line = {"row": self.name, "peer": self.peer, "unit": self.unit,
                 "higher_is_better": self.higher_is_better, "ours": ours, "theirs": theirs,
-                "ratio": ratio(ours, theirs), "placement": self.placement() or "any"}
+                "ratio": ratio(ours, theirs)}
+        if any(sample.placement for sample in self.ours):
+            line["placement"] = self.placement() or "any"
         if self.bar:
             figure = ours and ours["median"] if self.bar.absolute else line["ratio"]
             line["bar"], line["bar_on"] = self.bar.limit, "ours" if self.bar.absolute else "ratio"
             line["pass"] = figure is not None and (figure >= self.bar.limit if self.higher_is_better
                                                    else figure <= self.bar.limit)
-        if line["placement"] == NEAR:
+        if self.placement() == NEAR:
             far_ours, far_theirs = (summary(values) for values in self.figures(FAR))
             if far_ours:
                 line["far"] = {"ours": far_ours, "theirs": far_theirs,
@@ -109,7 +111,9 @@ def table_line(row):
     if "far" in row:
         sides = [number(side["median"]) for side in (row["far"]["ours"], row["far"]["theirs"]) if side]
         far = " ".join(sides + ([f"{row['far']['ratio']:.2f}"] if row["far"]["ratio"] else []))
-    unit = row["unit"] + (f" ({row['placement']})" if row["placement"] != NEAR else "")
+    unit = row["unit"]
+    if row.get("placement", NEAR) != NEAR:
+        unit += f" ({row['placement']})"
     return (row["row"], row["peer"], unit, spread(row["ours"]), spread(row["theirs"]),
             f"{row['ratio']:.2f}" if row["ratio"] is not None else "", bar, verdict, far)
 
