@@ -146,17 +146,21 @@ enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, 
 	const struct virtq_desc *table = vq->desc;
 	unsigned table_size = vq->size, walked = 0;
 	struct virtq_desc desc = *first;
+	bool indirect = false; /* walking an indirect table, which may lie anywhere, even over the ring's */
 	enum virtq_error error;
 
 	*chain = (struct virtq_chain){ 0 };
-	if (desc.flags & VIRTQ_DESC_INDIRECT) {
-		error = enter_indirect(vq, &desc, &table, &table_size);
-		if (error)
-			return error;
-	}
 	for (;;) {
-		if (desc.flags & VIRTQ_DESC_INDIRECT)
-			return VIRTQ_BAD_INDIRECT;
+		/* At the end of the chain in the ring, and only there (§2.7.5.3). */
+		if (desc.flags & VIRTQ_DESC_INDIRECT) {
+			if (indirect)
+				return VIRTQ_BAD_INDIRECT;
+			error = enter_indirect(vq, &desc, &table, &table_size);
+			if (error)
+				return error;
+			indirect = true;
+			walked = 0;
+		}
 		if (!!(desc.flags & VIRTQ_DESC_WRITE) != writable)
 			return VIRTQ_BAD_DIRECTION;
 		if (desc.len == 0)

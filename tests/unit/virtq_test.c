@@ -224,6 +224,28 @@ static void test_long_indirect_chain(void **state)
 	check_gathered(bufs, 500);
 }
 
+/* Direct descriptors may be followed by one indirect (virtio 1.2 2.7.5.3.2); its WRITE flag says nothing. */
+static void test_direct_then_indirect(void **state)
+{
+	struct fake_buf bufs[10];
+	uint16_t tail, head;
+
+	make_bufs(bufs, 10);
+	for (unsigned writable = 0; writable < 2; writable++) {
+		uint16_t flags = writable ? VIRTQ_DESC_WRITE : 0;
+
+		tail = fake_chain_indirect(&ring, bufs + 3, 7, flags);
+		ring.desc[tail].flags ^= VIRTQ_DESC_WRITE;
+		assert_int_equal(gather(tail, writable, 10), VIRTQ_OK);
+		check_gathered(bufs + 3, 7);
+		head = fake_chain(&ring, bufs, 3, flags);
+		ring.desc[(head + 2) % SIZE].flags |= VIRTQ_DESC_NEXT;
+		ring.desc[(head + 2) % SIZE].next = tail;
+		assert_int_equal(gather(head, writable, 10), VIRTQ_OK);
+		check_gathered(bufs, 10);
+	}
+}
+
 /* What does not fit is cut, and says so; what just fits is not. */
 static void test_cut(void **state)
 {
@@ -422,6 +444,18 @@ static void test_bad_indirect(void **state)
 	assert_int_equal(gather(head, false, 8), VIRTQ_BAD_ADDRESS);
 }
 
+/* Nested by way of the ring's own table: a loop that no table's length bounds. */
+static void test_indirect_over_the_rings_table(void **state)
+{
+	struct fake_buf bufs[] = { { edge, 10 }, { vq.setup.desc_uva - FAKE_UVA, 32 } };
+	uint16_t head = fake_chain(&ring, bufs, 2, 0);
+
+	assert_int_equal(head, 0);
+	ring.desc[1].flags = VIRTQ_DESC_INDIRECT;
+	assert_int_equal(gather(0, false, IOV_MAX_HERE), VIRTQ_BAD_INDIRECT);
+	assert_int_equal(gather(1, false, IOV_MAX_HERE), VIRTQ_BAD_INDIRECT);
+}
+
 /* ---- index arithmetic ---- */
 
 /* Rings of any size, running over the end of the 16-bit index. */
@@ -590,12 +624,14 @@ int main(void)
 		TEST(test_every_error_has_a_name),
 		TEST(test_chains),
 		TEST(test_long_indirect_chain),
+		TEST(test_direct_then_indirect),
 		TEST(test_cut),
 		TEST(test_region_edges),
 		TEST(test_bad_addresses),
 		TEST(test_bad_lengths_and_directions),
 		TEST(test_bad_links),
 		TEST(test_bad_indirect),
+		TEST(test_indirect_over_the_rings_table),
 		TEST(test_indices_wrap),
 		TEST(test_event_index_decides),
 		TEST(test_flags_decide),
