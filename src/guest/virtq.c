@@ -168,7 +168,7 @@ enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, 
 		error = append_buffer(vq, desc.addr, desc.len, iov, max, chain);
 		if (error)
 			return error;
-		if (!(desc.flags & VIRTQ_DESC_NEXT))
+		if (chain->cut || !(desc.flags & VIRTQ_DESC_NEXT))
 			return VIRTQ_OK;
 		if (++walked >= table_size)
 			return VIRTQ_LOOP;

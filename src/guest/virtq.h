@@ -145,8 +145,8 @@ struct virtq_chain {
 
 /*
  * Walk a whole chain whose first descriptor has been read already, tables and links of any legal form, buffers
- * split at region edges, into iov[0..max). writable: what every buffer must be. VIRTQ_OK, or why the queue is to
- * be broken.
+ * split at region edges, into iov[0..max). A chain that is cut is walked no further: that bounds the work.
+ * writable: what every buffer must be. VIRTQ_OK, or why the queue is to be broken.
  */
 enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable, struct iovec *iov,
 			      unsigned max, struct virtq_chain *chain);
