@@ -163,6 +163,9 @@ static inline void virtq_put_used(struct virtq *vq, unsigned offset, uint32_t he
 static inline void virtq_publish(struct virtq *vq, unsigned count)
 {
 	vq->next_used += count;
+	/* All around since the driver was last told: its event index cannot say any more what it has seen. */
+	if (unlikely((uint16_t)(vq->next_used - vq->signalled_used) < count))
+		vq->notify_valid = false;
 	__atomic_store_n(&vq->used->idx, vq->next_used, __ATOMIC_RELEASE);
 }
 

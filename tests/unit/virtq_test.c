@@ -564,6 +564,18 @@ static void test_event_index_decides(void **state)
 	assert_false(virtq_should_signal(&vq));
 }
 
+/* So much was used since the driver was last told that the index has been all the way around. */
+static void test_event_index_overrun(void **state)
+{
+	vq.setup.event_idx = true;
+	assert_int_equal(virtq_start(&vq, &guest.mem), 0);
+	virtq_should_signal(&vq);
+	*fake_used_event(&ring) = 100; /* the driver sleeps until 100 is used */
+	for (unsigned i = 0; i < 65536 + 50; i += 50)
+		virtq_publish(&vq, 50);
+	assert_true(virtq_should_signal(&vq));
+}
+
 static void test_flags_decide(void **state)
 {
 	vq.event_idx = false;
@@ -652,6 +664,7 @@ int main(void)
 		TEST(test_indirect_over_the_rings_table),
 		TEST(test_indices_wrap),
 		TEST(test_event_index_decides),
+		TEST(test_event_index_overrun),
 		TEST(test_flags_decide),
 		TEST(test_signal),
 		TEST(test_arm_with_event_index),
