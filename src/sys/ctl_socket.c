@@ -32,7 +32,7 @@
 #include "sys/log.h"
 #include "sys/loop.h"
 
-enum { CLIENTS_MAX = 64, BACKLOG = 16, ACCEPT_PAUSE_MSEC = 1000 };
+enum { CLIENTS_MAX = 64, BACKLOG = 128, ACCEPT_PAUSE_MSEC = 1000 };
 enum { SOCKET_MODE = 0660, DIRECTORY_MODE = 0755 };
 
 struct client {
