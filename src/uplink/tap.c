@@ -136,32 +136,38 @@ static void netns_leave(int back)
 	close(back);
 }
 
-/* Say why TUNSETIFF failed with code. sock: any socket in the namespace of the interface. */
+/* Is there an interface of this name that is no TAP? sock: any socket in its namespace. */
+static bool is_other_interface(int sock, const char *ifname)
+{
+	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+	struct ifreq ifr = { 0 };
+
+	strcpy(ifr.ifr_name, ifname);
+	if (ioctl(sock, SIOCGIFINDEX, &ifr))
+		return false;
+	ifr.ifr_data = (void *)&driver;
+	return ioctl(sock, SIOCETHTOOL, &ifr) || strcmp(driver.driver, "tun") != 0 ||
+	       strcmp(driver.bus_info, "tap") != 0;
+}
+
+/* Say why TUNSETIFF failed with code. */
 static int explain_attach(int sock, const char *ifname, unsigned queues, int code,
 			  struct error *error)
 {
-	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-	struct ifreq ifr = { .ifr_data = (void *)&driver };
-
-	strcpy(ifr.ifr_name, ifname);
 	if (code == EPERM)
 		return fail(error, -code,
 			    "no permission to open TAP '%s': it takes root or CAP_NET_ADMIN, or an "
 			    "interface made with `ip tuntap add ... user`",
 			    ifname);
 	if (code == EBUSY)
-		return fail(error, -code, "TAP '%s' is busy: another program has it open%s", ifname,
-			    queues > 1 ? "" : " (or this vifd)");
-	if (code == EINVAL && ioctl(sock, SIOCETHTOOL, &ifr) == 0) {
-		if (strcmp(driver.driver, "tun") != 0 || strcmp(driver.bus_info, "tap") != 0)
-			return fail(error, -EEXIST, "interface '%s' exists and is no TAP", ifname);
-		if (queues > 1)
-			return fail(
-				error, -code,
-				"TAP '%s' exists with a single queue: use queues=1, or make it with "
-				"`ip tuntap add ... multi_queue`",
-				ifname);
-	}
+		return fail(error, -code, "TAP '%s' is busy: a program has it open", ifname);
+	if (code == EINVAL && is_other_interface(sock, ifname))
+		return fail(error, -EEXIST, "interface '%s' exists and is no TAP", ifname);
+	if (code == EINVAL && queues > 1)
+		return fail(error, -code,
+			    "TAP '%s' exists with a single queue: use queues=1, or make it with "
+			    "`ip tuntap add ... multi_queue`",
+			    ifname);
 	if (code == E2BIG)
 		return fail(error, -code, "TAP '%s' has no %u queues left", ifname, queues);
 	return fail(error, -code, "TAP '%s': %s", ifname, strerror(code));

@@ -14,18 +14,22 @@ The programs come from the build folder named by VIFD_BUILD, or build/ of this c
 bench use this file as well. Everything here ends with its with statement, and by the kernel's hand if we are killed;
 only a namespace of a killed process stays (`ip netns del`).
 """
+import contextlib
+import ctypes
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 from lib.guest import ROOT, with_parent
-from lib.traffic import Wire
+from lib.traffic import Wire, cpu_seconds
 
 BUILD = Path(os.environ.get("VIFD_BUILD", ROOT / "build"))
+CLONE_NEWNET = 0x40000000
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer")
 
 
@@ -118,6 +122,10 @@ class Vifd:
     def running(self):
         return self.process is not None and self.process.poll() is None
 
+    def cpu_seconds(self):
+        """CPU time that all its threads have used."""
+        return cpu_seconds(self.pid)
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
@@ -169,6 +177,25 @@ class Netns(Wire):
     def __exit__(self, *failure):
         self.stop()
         subprocess.run(["ip", "netns", "del", self.netns], check=True)
+
+    @contextlib.contextmanager
+    def entered(self):
+        """Let the calling thread be in the namespace."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/thread-self/ns/net") as back, open(f"/run/netns/{self.netns}") as there:
+            if libc.setns(there.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                yield
+            finally:
+                libc.setns(back.fileno(), CLONE_NEWNET)
+
+    def socket(self, *kind, timeout=20):
+        """A socket of our own that lives in the namespace; arguments as for socket.socket()."""
+        with self.entered():
+            ours = socket.socket(*kind)
+        ours.settimeout(timeout)
+        return ours
 
     def address(self, interface, *addresses):
         """Give an interface addresses (with prefix length), and bring it up."""
