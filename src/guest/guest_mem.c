@@ -38,10 +38,12 @@ struct guest_mapping {
 	void *addr;
 	size_t len;             /* a multiple of page_size */
 	size_t page_size;       /* of the file system: 4096, or the hugetlbfs page */
+	dev_t dev;              /* the file */
+	ino_t ino;
 };
 
-static int check_region(const struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva,
-			uint64_t mmap_offset);
+static int check_region(const struct guest_mem *mem, const struct guest_region *region);
+static bool region_present(const struct guest_mem *mem, const struct guest_region *region, int fd);
 static int map_region(struct guest_region *region, int fd);
 static void mapping_put(struct guest_mapping *mapping);
 
@@ -65,13 +67,15 @@ struct guest_mem *guest_mem_clone(const struct guest_mem *mem)
 int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva, uint64_t mmap_offset, int fd)
 {
 	struct guest_region region = { .gpa = gpa, .size = size, .uva = uva, .mmap_offset = mmap_offset };
-	int ret = check_region(mem, gpa, size, uva, mmap_offset);
+	bool present = region_present(mem, &region, fd);
+	int ret = present ? 0 : check_region(mem, &region);
 
-	if (ret == 0)
+	if (!present && ret == 0) {
 		ret = map_region(&region, fd);
+		if (ret == 0)
+			mem->regions[mem->count++] = region;
+	}
 	close(fd); /* the mapping keeps the file */
-	if (ret == 0)
-		mem->regions[mem->count++] = region;
 	return ret;
 }
 
@@ -164,16 +168,15 @@ static bool overlap(uint64_t a, uint64_t size_a, uint64_t b, uint64_t size_b)
 	return a < b + size_b && b < a + size_a;
 }
 
-static int check_region(const struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva,
-			uint64_t mmap_offset)
+static int check_region(const struct guest_mem *mem, const struct guest_region *region)
 {
-	uint64_t end;
+	uint64_t gpa = region->gpa, size = region->size, uva = region->uva, offset = region->mmap_offset, end;
 
 	if (size == 0 || __builtin_add_overflow(gpa, size, &end) || __builtin_add_overflow(uva, size, &end) ||
-	    __builtin_add_overflow(mmap_offset, size, &end))
+	    __builtin_add_overflow(offset, size, &end))
 		return -EINVAL;
 	/* also what keeps the alignment of ring addresses the same here as there */
-	if ((gpa | size | uva | mmap_offset) % SMALL_PAGE)
+	if ((gpa | size | uva | offset) % SMALL_PAGE)
 		return -EINVAL;
 	for (unsigned i = 0; i < mem->count; i++) {
 		const struct guest_region *other = &mem->regions[i];
@@ -182,6 +185,22 @@ static int check_region(const struct guest_mem *mem, uint64_t gpa, uint64_t size
 			return -EINVAL;
 	}
 	return mem->count == GUEST_MEM_REGIONS_MAX ? -ENOSPC : 0;
+}
+
+/* Is exactly this region of the same file in the table? */
+static bool region_present(const struct guest_mem *mem, const struct guest_region *region, int fd)
+{
+	struct stat st;
+
+	for (unsigned i = 0; i < mem->count; i++) {
+		const struct guest_region *other = &mem->regions[i];
+
+		if (region->gpa == other->gpa && region->size == other->size && region->uva == other->uva &&
+		    region->mmap_offset == other->mmap_offset)
+			return fstat(fd, &st) == 0 && st.st_dev == other->mapping->dev &&
+			       st.st_ino == other->mapping->ino;
+	}
+	return false;
 }
 
 static uint64_t round_up(uint64_t value, uint64_t to)
@@ -239,6 +258,8 @@ static int map_region(struct guest_region *region, int fd)
 	end = round_up(region->mmap_offset + region->size, page_size);
 	mapping->refs = 1;
 	mapping->page_size = page_size;
+	mapping->dev = st.st_dev;
+	mapping->ino = st.st_ino;
 	mapping->len = end - (region->mmap_offset - before);
 	mapping->addr = map_congruent(fd, region->mmap_offset - before, mapping->len,
 				      page_size > SUPERPAGE ? page_size : SUPERPAGE);

@@ -41,7 +41,8 @@ struct guest_mem *guest_mem_clone(const struct guest_mem *mem);
  * Map and add a region of fd (takes the descriptor, also on failure; it is closed once mapped). Superpages are
  * asked for and what was got is remembered. 0; -EINVAL when size is 0, something wraps, is not page aligned where
  * it must be, overlaps another region in gpa or uva, or lies beyond the end of the file (a later access would
- * be SIGBUS); -ENOSPC when the table is full; or mmap's -errno.
+ * be SIGBUS); -ENOSPC when the table is full; or mmap's -errno. A region that the table has already, of the same
+ * file, is no error and adds nothing.
  */
 int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva, uint64_t mmap_offset, int fd);
 /* Remove the region with exactly this gpa, size and uva. 0 or -ENOENT. */

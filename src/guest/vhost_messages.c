@@ -250,12 +250,13 @@ static struct guest_mem *copy_memory(struct vhost_user *vu)
 	return mem;
 }
 
+/* QEMU 7.2 adds and removes every region once for each queue pair: the second time there is nothing to do. */
 static int add_mem_reg(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	struct guest_mem *mem = copy_memory(vu);
 	int ret = mem ? add_region(vu, mem, &msg->payload.mem_reg.region, msg, 0) : -ENOMEM;
 
-	if (ret)
+	if (ret || (vu->device.mem && mem->count == vu->device.mem->count))
 		guest_mem_free(mem);
 	else
 		publish_memory(vu, mem);
@@ -266,14 +267,13 @@ static int rem_mem_reg(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	const struct vhost_region *region = &msg->payload.mem_reg.region;
 	struct guest_mem *mem = copy_memory(vu);
-	int ret = mem ? guest_mem_remove(mem, region->gpa, region->size, region->uva) : -ENOMEM;
 
-	if (ret) {
+	if (!mem)
+		return -ENOMEM;
+	if (guest_mem_remove(mem, region->gpa, region->size, region->uva) == 0)
+		publish_memory(vu, mem);
+	else
 		guest_mem_free(mem);
-		return fail(&vu->why, ret, "no memory region 0x%llx + 0x%llx to remove",
-			    (unsigned long long)region->gpa, (unsigned long long)region->size);
-	}
-	publish_memory(vu, mem);
 	return 0;
 }
 
@@ -545,6 +545,8 @@ bool vhost_user_message(struct vhost_link *link)
 	int ret;
 
 	vu->messages++;
+	log_debug("guest %s: vhost-user %s (%u) of %u bytes and %u descriptors: 0x%llx", link->name, message->name, request,
+		  msg->header.size, msg->fd_count, msg->header.size ? (unsigned long long)msg->payload.u64 : 0);
 	if (!known)
 		ret = fail(&vu->why, -EOPNOTSUPP, "not supported");
 	else if (malformed)

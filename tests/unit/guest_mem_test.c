@@ -220,6 +220,25 @@ static void refuses_files_without_a_size(void **state)
 	guest_mem_free(mem);
 }
 
+static void adding_the_same_again_is_no_error(void **state)
+{
+	struct guest_mem *mem = guest_mem_new();
+	unsigned fds = count_fds();
+	int fd = file_of(4 * PAGE, 1);
+
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, PAGE, dup(fd)), 0);
+	assert_int_equal(mem->count, 1);
+	/* the same place in another file, another place in the same file */
+	assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, PAGE, file_of(4 * PAGE, 1)), -EINVAL);
+	assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, 0, dup(fd)), -EINVAL);
+	assert_int_equal(mem->count, 1);
+	close(fd);
+	assert_int_equal(count_fds(), fds);
+	guest_mem_free(mem);
+	assert_int_equal(count_lines("/proc/self/maps", "memfd:guest"), 0);
+}
+
 static void bounds_the_number_of_regions(void **state)
 {
 	struct guest_mem *mem = guest_mem_new();
@@ -310,6 +329,7 @@ int main(void)
 		cmocka_unit_test(user_addresses_stay_in_one_region),
 		cmocka_unit_test(refuses_bad_regions),
 		cmocka_unit_test(refuses_files_without_a_size),
+		cmocka_unit_test(adding_the_same_again_is_no_error),
 		cmocka_unit_test(bounds_the_number_of_regions),
 		cmocka_unit_test(clones_share_mappings),
 		cmocka_unit_test(host_addresses_agree_with_offsets_modulo_2_mib),

@@ -432,8 +432,7 @@ static void qemu_order(void **state)
 	for (unsigned pair = 0; pair < 2; pair++) {
 		send_u64(SET_FEATURES, FEATURES); /* for each pair again */
 		send_u64(SET_STATUS, 11);
-		if (pair == 0)
-			share_memory(true);
+		share_memory(true); /* so does QEMU 7.2 */
 		set_up_ring(2 * pair, 0);
 		set_up_ring(2 * pair + 1, 0);
 	}
@@ -556,6 +555,7 @@ static void memory_goes_and_comes_back(void **state)
 	assert_int_equal(regions_shown(), 1);
 	/* the region of the rings goes: they stop, and resume when it is back */
 	remove_memory();
+	remove_memory(); /* QEMU 7.2, for another queue pair */
 	assert_string_equal(ring_why(1), "addresses outside memory");
 	assert_int_equal(regions_shown(), 0);
 	assert_int_equal(count_mappings(), 1);
@@ -585,8 +585,8 @@ static void refused_memory_changes_nothing(void **state)
 	assert_int_equal(answer(ADD_MEM_REG), 1);
 	send_fds(SET_MEM_TABLE, NEED_REPLY, &table, sizeof(table), fds, 2);
 	assert_int_equal(answer(SET_MEM_TABLE), 1);
-	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), NULL, 0);
-	assert_int_equal(answer(REM_MEM_REG), 1);
+	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), NULL, 0); /* it is not there, as is wanted */
+	assert_int_equal(answer(REM_MEM_REG), 0);
 	assert_int_equal(regions_shown(), 1);
 	transmit(1, 3);
 }
@@ -759,7 +759,6 @@ static void impossible_messages_are_refused(void **state)
 		{ "err index", SET_VRING_ERR, 8, { 255 }, 1 },
 		{ "MTU", NET_SET_MTU, 8, { 9000 }, 0 },
 		{ "status", SET_STATUS, 8, { 256 }, 0 },
-		{ "remove unknown memory", REM_MEM_REG, 40, { 0 }, 0 },
 		{ "add empty memory", ADD_MEM_REG, 40, { 0 }, -1 },
 		{ "unknown request", REQUESTS + 10, 8, { 0 }, 0 },
 		{ "request 0", 0, 0, { 0 }, 0 },
