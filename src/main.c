@@ -192,6 +192,7 @@ static void on_tick(void *arg)
 		bridge_tick(now.tv_sec);
 	}
 	workers_watchdog();
+	vhost_user_tick();
 	loop_add_timer(TICK_MSEC, on_tick, NULL);
 }
 

@@ -15,11 +15,12 @@
  * What a hostile front end can do with a file it still holds: write to it at any time (hence the laws for shared
  * memory), and truncate it, which turns our next access to the lost pages into SIGBUS. A size that is too small
  * when the region is announced is refused here. Later truncation can be excluded only by F_SEAL_SHRINK, which
- * front ends with hugetlbfs or plain files cannot set, so that it cannot be demanded.
+ * front ends with hugetlbfs or plain files cannot set, so that it cannot be demanded: guest_fault.c survives it.
  *
  * Only the main thread creates, changes and frees tables and mappings; workers read the table published to them.
  */
 #include "guest/guest_mem.h"
+#include "guest/guest_fault.h"
 
 #include <errno.h>
 #include <linux/magic.h>
@@ -38,6 +39,7 @@ struct guest_mapping {
 	void *addr;
 	size_t len;             /* a multiple of page_size */
 	size_t page_size;       /* of the file system: 4096, or the hugetlbfs page */
+	int fault_slot;         /* of guest_fault_watch() */
 	dev_t dev;              /* the file */
 	ino_t ino;
 };
@@ -101,6 +103,15 @@ void guest_mem_free(struct guest_mem *mem)
 	for (unsigned i = 0; i < mem->count; i++)
 		mapping_put(mem->regions[i].mapping);
 	free(mem);
+}
+
+bool guest_mem_lost(const struct guest_mem *mem)
+{
+	for (unsigned i = 0; i < mem->count; i++) {
+		if (guest_fault_lost(mem->regions[i].mapping->fault_slot))
+			return true;
+	}
+	return false;
 }
 
 void *guest_mem_from_uva(const struct guest_mem *mem, uint64_t uva, uint64_t len)
@@ -269,6 +280,12 @@ static int map_region(struct guest_region *region, int fd)
 		free(mapping);
 		return ret;
 	}
+	mapping->fault_slot = guest_fault_watch(mapping->addr, mapping->len);
+	if (mapping->fault_slot < 0) {
+		munmap(mapping->addr, mapping->len);
+		free(mapping);
+		return -ENOSPC;
+	}
 	/* both are wishes: kernels without THP say no, and a guest's memory in a core dump is only a leak */
 	if (page_size == SMALL_PAGE)
 		madvise(mapping->addr, mapping->len, MADV_HUGEPAGE);
@@ -282,6 +299,7 @@ static void mapping_put(struct guest_mapping *mapping)
 {
 	if (--mapping->refs)
 		return;
+	guest_fault_forget(mapping->fault_slot);
 	munmap(mapping->addr, mapping->len);
 	free(mapping);
 }

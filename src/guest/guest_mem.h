@@ -52,6 +52,9 @@ void guest_mem_free(struct guest_mem *mem);
 /* Page size that backs a region: 4096, 2 MiB, 1 GiB (as far as the kernel tells); transparent when it is THP. */
 size_t guest_region_page_size(const struct guest_region *region, bool *transparent);
 
+/* Has a front end taken memory of this table away (truncated the file) while it was in use? */
+bool guest_mem_lost(const struct guest_mem *mem);
+
 /* Host address of [uva, uva + len), which must lie in one region; NULL otherwise. */
 void *guest_mem_from_uva(const struct guest_mem *mem, uint64_t uva, uint64_t len);
 

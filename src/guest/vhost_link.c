@@ -52,7 +52,6 @@ static int socket_address(const char *path, struct sockaddr_un *addr, struct err
 static void on_accept(void *arg, uint32_t events);
 static void try_connect(void *arg);
 static int connected(struct vhost_link *link, int fd);
-static void disconnect(struct vhost_link *link);
 static void begin_anew(struct vhost_link *link);
 static void on_socket(void *arg, uint32_t events);
 static int receive(struct vhost_link *link);
@@ -261,7 +260,7 @@ static int connected(struct vhost_link *link, int fd)
 	return 0;
 }
 
-static void disconnect(struct vhost_link *link)
+void vhost_link_disconnect(struct vhost_link *link)
 {
 	if (link->timer) /* throttled */
 		loop_del_timer(link->timer);
@@ -287,7 +286,7 @@ static void on_socket(void *arg, uint32_t events)
 	struct vhost_link *link = arg;
 
 	if (link->timer) { /* throttled, yet called: it has hung up, which cannot be masked */
-		disconnect(link);
+		vhost_link_disconnect(link);
 		return;
 	}
 	for (unsigned i = 0; i < MESSAGES_PER_TURN; i++) {
@@ -296,7 +295,7 @@ static void on_socket(void *arg, uint32_t events)
 		if (ret == 0)
 			return;
 		if (ret < 0 || !link->ops->message(link)) {
-			disconnect(link);
+			vhost_link_disconnect(link);
 			return;
 		}
 		next_message(link);

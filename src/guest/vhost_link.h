@@ -100,6 +100,8 @@ struct vhost_link_config {
 int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config, struct error *error);
 /* Disconnect, stop, remove the socket file if it is still ours. */
 void vhost_link_close(struct vhost_link *link);
+/* Send the connected front end away; a server or client begins anew. */
+void vhost_link_disconnect(struct vhost_link *link);
 /* Answer link->msg with the first size bytes of its payload. False: the front end does not read its answers. */
 bool vhost_link_reply(struct vhost_link *link, uint32_t size);
 

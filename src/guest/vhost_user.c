@@ -130,6 +130,23 @@ int vhost_user_open(const struct vhost_user_config *config, struct port **port, 
 	return ret;
 }
 
+void vhost_user_tick(void)
+{
+	for (unsigned id = 1; id < PORTS_MAX; id++) {
+		struct port *port = port_by_id(id);
+
+		if (!port || port->ops != &guest_port_ops)
+			continue;
+		struct vhost_user *vu = of_channel(channel_of_port(port));
+
+		if (!vu->device.mem || !guest_mem_lost(vu->device.mem))
+			continue;
+		if (log_allowed(&vu->link.limit))
+			log_warn("guest %s: its memory was taken away while in use: disconnected", port->name);
+		vhost_link_disconnect(&vu->link);
+	}
+}
+
 /* ---- show ---- */
 
 static const struct {

@@ -25,6 +25,9 @@ struct vhost_user_config {
  * one is an error. */
 int vhost_user_open(const struct vhost_user_config *config, struct port **port, struct error *error);
 
+/* To be called some times a second: disconnects front ends that took memory away which they had shared. */
+void vhost_user_tick(void);
+
 /* State of the guest for `show guests`: connected, role, path, features by name, rings (size, running, broken and
  * why), memory regions with page sizes, messages, reconnects. New reference. */
 json_t *vhost_user_show(struct port *port);
