@@ -11,7 +11,7 @@ compared with a spin. Each setting is a pair of rows a gap: the packet's latency
 
 import time
 
-from host import Host
+from host import BenchError, Host
 from results import Bar, Row, Sample
 from stations import GENERATOR_MIB, Generator, Placement, classify
 from switches import OVS_DPDK_MIB, SWITCH_CPU, OvsDpdk, Vifd
@@ -105,5 +105,7 @@ def spin_sample(vifd, generator, placement, setting, gap_us, milliseconds):
     generator.command("warm", 0, 64, 15)
     generator.command("latency", 0, 64, 100, gap_us)  # so that an adaptive spin has adapted
     used, got = share(vifd, lambda: generator.command("latency", 0, 64, milliseconds, gap_us))
+    if not got["count"]:
+        raise BenchError(f"vifd lost {got['lost']} packets of {got['lost']}")
     return ({"p50": got["p50"], "p99": got["p99"], "cpu": used},
             classify(before, placement.probe()))

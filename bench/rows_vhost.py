@@ -155,7 +155,7 @@ def progress(series, load, switches, done, rounds, say):
     cells = []
     for switch in switches:
         where, figures = series.samples[(load, switch.name)][-1]
-        value = f"{figures['mpps']:.1f} Mpps" if "mpps" in figures else f"{figures['p50']:.0f} ns"
+        value = f"{figures['mpps']:.1f} Mpps" if "mpps" in figures else f"{figures['p50']} ns"
         if figures.get("cycles"):
             value += f" {figures['cycles']:.0f} cycles"
         cells.append(f"{switch.name} {value} {where}" + (" BAD FRAMES" if figures["bad"] else ""))
