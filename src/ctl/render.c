@@ -2,9 +2,10 @@
 /*
  * Answers of vifd as tables.
  *
- * Theory of operation. A view says how one command's answer is shown: most are one row for each object of a list, with
- * columns that are data; a few have a function of their own. Cells are gathered as text first, then printed as wide as
- * each column needs: text to the left, numbers to the right, nothing behind the last column.
+ * Theory of operation. A view says how one command's answer is shown: most are one row for each
+ * object of a list, with columns that are data; a few have a function of their own. Cells are
+ * gathered as text first, then printed as wide as each column needs: text to the left, numbers to
+ * the right, nothing behind the last column.
  */
 #include "ctl/render.h"
 
@@ -65,26 +66,29 @@ static const struct view views[] = {
 		.command = "show ports",
 		.nothing = "no ports",
 		.columns = {
-			{ "PORT", "name", TEXT }, { "BRIDGE", "bridge", TEXT }, { "ROLE", "uplink", ROLE },
-			{ "KIND", "kind", TEXT }, { "MTU", "mtu", NUMBER }, { "QUEUES", "queues", NUMBER },
-			{ "MAC", "mac", TEXT }, { "SPOOF", "spoof", TEXT }, { "ISOLATED", "isolated", YES },
-			{ "TAKES", "caps", LIST },
+			{ "PORT", "name", TEXT }, { "BRIDGE", "bridge", TEXT },
+			{ "ROLE", "uplink", ROLE }, { "KIND", "kind", TEXT },
+			{ "MTU", "mtu", NUMBER }, { "QUEUES", "queues", NUMBER },
+			{ "MAC", "mac", TEXT }, { "SPOOF", "spoof", TEXT },
+			{ "ISOLATED", "isolated", YES }, { "TAKES", "caps", LIST },
 		},
 	},
 	{
 		.command = "show fdb",
 		.nothing = "no addresses",
 		.columns = {
-			{ "BRIDGE", "bridge", TEXT }, { "MAC", "mac", TEXT }, { "PORT", "port", TEXT },
-			{ "AGE", "age_seconds", SECONDS }, { "PINNED", "static", YES },
+			{ "BRIDGE", "bridge", TEXT }, { "MAC", "mac", TEXT },
+			{ "PORT", "port", TEXT }, { "AGE", "age_seconds", SECONDS },
+			{ "PINNED", "static", YES },
 		},
 	},
 	{
 		.command = "show workers",
 		.nothing = "no workers",
 		.columns = {
-			{ "WORKER", "id", NUMBER }, { "CPU", "cpu", NUMBER }, { "PACKETS", "packets", COUNT },
-			{ "BURSTS", "bursts", COUNT }, { "ROUNDS", "rounds", COUNT }, { "SLEEPS", "sleeps", COUNT },
+			{ "WORKER", "id", NUMBER }, { "CPU", "cpu", NUMBER },
+			{ "PACKETS", "packets", COUNT }, { "BURSTS", "bursts", COUNT },
+			{ "ROUNDS", "rounds", COUNT }, { "SLEEPS", "sleeps", COUNT },
 			{ "SPIN", "spin_usec", USEC }, { "WON", "spins_won", COUNT },
 			{ "LOST", "spins_lost", COUNT }, { "POLLS", "queues", QUEUES },
 		},
@@ -93,8 +97,9 @@ static const struct view views[] = {
 		.command = "show uplinks",
 		.nothing = "no uplinks",
 		.columns = {
-			{ "UPLINK", "name", TEXT }, { "KIND", "kind", TEXT }, { "INTERFACE", "tap", TEXT },
-			{ "NETNS", "netns", TEXT }, { "QUEUES", "queues", NUMBER }, { "MTU", "mtu", NUMBER },
+			{ "UPLINK", "name", TEXT }, { "KIND", "kind", TEXT },
+			{ "INTERFACE", "tap", TEXT }, { "NETNS", "netns", TEXT },
+			{ "QUEUES", "queues", NUMBER }, { "MTU", "mtu", NUMBER },
 		},
 	},
 	{ .command = "show guests", .nothing = "no guests", .print = print_guests },
@@ -214,7 +219,8 @@ static void format_size(char *cell, int64_t bytes)
 	snprintf(cell, CELL_BYTES, "%" PRId64 " %s", bytes, units[unit]);
 }
 
-/* The strings of a list, or of its objects' members port and queue, one after the other; "..." if they do not fit. */
+/* The strings of a list, or of its objects' members port and queue, one after the other; "..." if
+ * they do not fit. */
 static void format_list(char *cell, const json_t *list, bool queues)
 {
 	size_t len = 0, i;

@@ -2,9 +2,9 @@
 /*
  * vifctl: the command line of a running vifd.
  *
- * Theory of operation. The words of the command become one line of the grammar, which goes to vifd's control socket
- * and comes back as one line of JSON. vifctl knows no command: what is right and what a mistake is called are vifd's
- * to say. It only knows how answers look best (render.c).
+ * Theory of operation. The words of the command become one line of the grammar, which goes to
+ * vifd's control socket and comes back as one line of JSON. vifctl knows no command: what is right
+ * and what a mistake is called are vifd's to say. It only knows how answers look best (render.c).
  */
 #include <errno.h>
 #include <getopt.h>
@@ -33,8 +33,8 @@ struct options {
 static const char usage[] =
 	"Usage: vifctl [-s SOCKET] [-j] [-a] COMMAND ...\n"
 	"\n"
-	"  -s, --socket SOCKET  control socket of vifd (default: $VIFD_SOCKET, else " CTL_SOCKET_DEFAULT
-	")\n"
+	"  -s, --socket SOCKET  control socket of vifd; unless given, $VIFD_SOCKET of the environment,\n"
+	"                       or else " CTL_SOCKET_DEFAULT "\n"
 	"  -j, --json           print the answer as JSON\n"
 	"  -a, --all            show counters that are zero, too\n"
 	"      --version        print the version\n"
@@ -105,8 +105,8 @@ static void line_add(char *line, size_t *len, char c)
 }
 
 /*
- * The words as one line. One argument alone is taken as typed, so that 'vifctl "show ports"' works; of several, those
- * that would not be read back as the same word are quoted.
+ * The words as one line. One argument alone is taken as typed, so that 'vifctl "show ports"' works;
+ * of several, those that would not be read back as the same word are quoted.
  */
 static size_t make_line(char **words, int count, char *line)
 {

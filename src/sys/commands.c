@@ -2,13 +2,13 @@
 /*
  * What the commands of the grammar do.
  *
- * Theory of operation. A line that conf_parse() has passed is valid in itself; here it meets the state: does the
- * bridge exist, is the name free. Everything that can be refused is refused before anything is opened, and what fails
- * later is taken back, so that a failed command leaves nothing half done. All of it happens in the main thread; the
- * modules pause the workers where they must.
+ * Theory of operation. A line that conf_parse() has passed is valid in itself; here it meets the
+ * state: does the bridge exist, is the name free. Everything that can be refused is refused before
+ * anything is opened, and what fails later is taken back, so that a failed command leaves nothing
+ * half done. All of it happens in the main thread; the modules pause the workers where they must.
  *
- * Workers are started by the first command that needs one, so that "set" can come first and ports can be given to
- * workers as soon as they are made.
+ * Workers are started by the first command that needs one, so that "set" can come first and ports
+ * can be given to workers as soon as they are made.
  */
 #include "sys/commands.h"
 
@@ -36,7 +36,8 @@ struct settings {
 	int idle_spin_usec;
 };
 
-/* One command; its values are in the order of its arguments in conf_commands. *result is JSON null unless replaced. */
+/* One command; its values are in the order of its arguments in conf_commands. *result is JSON null
+ * unless replaced. */
 typedef int command_fn(const struct conf_value *values, json_t **result, struct error *error);
 typedef json_t *show_fn(void);
 
@@ -132,17 +133,22 @@ int command_start_workers(struct error *error)
 		   : 0;
 }
 
+static bool cpu_allowed(int cpu)
+{
+	cpu_set_t allowed;
+
+	return sched_getaffinity(0, sizeof(allowed), &allowed) < 0 || CPU_ISSET(cpu, &allowed);
+}
+
 static int set(const struct conf_value *values, bool at_start, struct error *error)
 {
 	const struct conf_value *workers = &values[SET_WORKERS], *cpus = &values[SET_CPUS];
 	struct settings next = settings;
-	cpu_set_t allowed;
 
 	if ((workers->given || cpus->given) && (!at_start || workers_count() > 0))
-		return fail(
-			error, -EBUSY,
-			"the workers run already: workers= and cpus= are set at start-up, before the first uplink "
-			"or guest");
+		return fail(error, -EBUSY,
+			    "the workers run already: workers= and cpus= are set at start-up, "
+			    "before the first uplink or guest");
 	if (workers->given)
 		next.workers = (unsigned)workers->number;
 	if (cpus->given) {
@@ -152,13 +158,11 @@ static int set(const struct conf_value *values, bool at_start, struct error *err
 	if (next.workers && next.cpu_count && next.workers != next.cpu_count)
 		return fail(error, -EINVAL, "workers=%u needs %u CPU numbers, cpus= has %u",
 			    next.workers, next.workers, next.cpu_count);
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
-		for (unsigned i = 0; i < cpus->list_count; i++)
-			if (!CPU_ISSET(cpus->list[i], &allowed))
-				return fail(
-					error, -EINVAL,
-					"vifd may not run on CPU %d, or there is none of that number",
-					cpus->list[i]);
+	for (unsigned i = 0; i < cpus->list_count; i++)
+		if (!cpu_allowed(cpus->list[i]))
+			return fail(error, -EINVAL,
+				    "vifd may not run on CPU %d, or there is none of that number",
+				    cpus->list[i]);
 	if (values[SET_IDLE_SPIN].given) {
 		next.idle_spin_usec = values[SET_IDLE_SPIN].number;
 		if (workers_count() > 0)

@@ -9,13 +9,15 @@
 #include "sys/error.h"
 
 /*
- * Run one line of the grammar. at_start: from the start-up file or vifd's arguments, where workers may still be set;
- * the first uplink or guest starts them (command_start_workers()). 0, and in *result what the command shows (a new
- * reference; JSON null when it has nothing to show), or -errno, a sentence in error, and nothing changed.
+ * Run one line of the grammar. at_start: from the start-up file or vifd's arguments, where workers
+ * may still be set; the first uplink or guest starts them (command_start_workers()). 0, and in
+ * *result what the command shows (a new reference; JSON null when it has nothing to show), or
+ * -errno, a sentence in error, and nothing changed.
  */
 int command_run(const char *line, bool at_start, json_t **result, struct error *error);
 
-/* Run the lines of a start-up file in order. 0, or -errno and "FILE:LINE: what is wrong" of the first bad one. */
+/* Run the lines of a start-up file in order. 0, or -errno and "FILE:LINE: what is wrong" of the
+ * first bad one. */
 int conf_load(const char *path, struct error *error);
 
 /* Start the workers as set, unless they run already. 0, or -errno and a sentence. */

@@ -2,13 +2,14 @@
 /*
  * The parser of the grammar.
  *
- * Theory of operation. A line is cut into words in a copy of its own. The first words name a command of the table
- * (conf_commands.c); each word after them is an option when it has the form key=value or is the key of a switch, and
- * otherwise fills the next positional argument. A value is checked by its type in one place, value_parse(). What comes
- * out is complete and valid in itself; whether the bridge exists is for commands.c to find out.
+ * Theory of operation. A line is cut into words in a copy of its own. The first words name a
+ * command of the table (conf_commands.c); each word after them is an option when it has the form
+ * key=value or is the key of a switch, and otherwise fills the next positional argument. A value is
+ * checked by its type in one place, value_parse(). What comes out is complete and valid in itself;
+ * whether the bridge exists is for commands.c to find out.
  *
- * Each sentence of an error says what was read and what would be right. A misspelt word is answered with the nearest
- * right one, if one is near (nearest()).
+ * Each sentence of an error says what was read and what would be right. A misspelt word is answered
+ * with the nearest right one, if one is near (nearest()).
  */
 #include "sys/conf.h"
 
@@ -220,7 +221,8 @@ static int arg_take(struct conf_line *line, char *word, struct error *error)
 	return fail(error, -EINVAL, "%s: %s=%.64s: %s", command->words, arg->name, text, hint);
 }
 
-/* A bare word is the next positional argument that is missing; otherwise it must be an option's key. */
+/* A bare word is the next positional argument that is missing; otherwise it must be an option's
+ * key. */
 static int arg_find(const struct conf_line *line, const char *word, bool has_value)
 {
 	for (int i = 0; i < arg_count(line->command); i++) {
@@ -429,9 +431,9 @@ static bool value_parse(const struct conf_arg *arg, const char *text, struct con
 		snprintf(hint, HINT_BYTES, "give a name or a path");
 		return text[0];
 	case CONF_MAC:
-		snprintf(
-			hint, HINT_BYTES,
-			"give the address of one station, like 52:54:00:12:34:56 (no group address, not zero)");
+		snprintf(hint, HINT_BYTES,
+			 "give the address of one station, like 52:54:00:12:34:56 "
+			 "(no group address, not zero)");
 		return mac_parse(text, value->mac);
 	case CONF_NUMBER:
 		snprintf(hint, HINT_BYTES, "give a number from %d to %d", arg->min, arg->max);
@@ -469,7 +471,8 @@ static unsigned min3(unsigned a, unsigned b, unsigned c)
 	return least < c ? least : c;
 }
 
-/* Insertions, deletions, replacements and swaps of neighbours that turn a into b (optimal string alignment). */
+/* Insertions, deletions, replacements and swaps of neighbours that turn a into b (optimal string
+ * alignment). */
 static unsigned edit_distance(const char *a, const char *b)
 {
 	unsigned rows[3][NEAR_BYTES + 1];
@@ -496,7 +499,8 @@ static unsigned edit_distance(const char *a, const char *b)
 	return rows[a_len % 3][b_len];
 }
 
-/* Near is what differs in one letter of a short word, in two of a longer one, or what the word begins. */
+/* Near is what differs in one letter of a short word, in two of a longer one, or what the word
+ * begins. */
 static void nearest_offer(struct nearest *nearest, const char *candidate)
 {
 	size_t len = strlen(nearest->word);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The grammar: one line of text to one checked command. The start-up file, vifd's arguments, the control socket and
- * vifctl all speak it. Pure: reads its argument, writes its result, has no effect.
+ * The grammar: one line of text to one checked command. The start-up file, vifd's arguments, the
+ * control socket and vifctl all speak it. Pure: reads its argument, writes its result, has no
+ * effect.
  */
 #ifndef VIFD_CONF_H
 #define VIFD_CONF_H
@@ -33,7 +34,8 @@ enum conf_type {
 	CONF_TYPES
 };
 
-/* What a command takes. Positional arguments come first, in this order; options are key=value, in any order. */
+/* What a command takes. Positional arguments come first, in this order; options are key=value, in
+ * any order. */
 struct conf_arg {
 	const char *name; /* the option's key; of a positional argument the word that usage shows */
 	enum conf_type type;
@@ -116,9 +118,10 @@ struct conf_line {
 extern const struct conf_command conf_commands[CMD_COUNT];
 
 /*
- * Parse text into *line. Words are separated by blanks; "#" at the start of a word begins a comment; "double quotes"
- * hold blanks and "#", and within them a backslash keeps the next character as it is. 0, or -EINVAL and in error what
- * is wrong and what would be right, beginning with the command's words when they are known.
+ * Parse text into *line. Words are separated by blanks; "#" at the start of a word begins a
+ * comment; "double quotes" hold blanks and "#", and within them a backslash keeps the next
+ * character as it is. 0, or -EINVAL and in error what is wrong and what would be right, beginning
+ * with the command's words when they are known.
  */
 int conf_parse(const char *text, struct conf_line *line, struct error *error);
 

@@ -2,15 +2,16 @@
 /*
  * The control socket.
  *
- * Theory of operation. A client sends lines of the grammar; each is answered by one line of JSON, in order:
+ * Theory of operation. A client sends lines of the grammar; each is answered by one line of JSON,
+ * in order:
  *
  *	{"ok":true,"result":...}
  *	{"ok":false,"error":"guest add: unknown option 'brige' (did you mean 'bridge'?)"}
  *
- * Nothing here waits. A client that does not read its answers is not read from either (its next line is served when
- * the last answer has left), so what one client can hold is one line, one answer and a socket buffer. A line without
- * end is refused and ends the conversation. A client may shut down its sending side and still gets its answers; a last
- * line needs no newline.
+ * Nothing here waits. A client that does not read its answers is not read from either (its next
+ * line is served when the last answer has left), so what one client can hold is one line, one
+ * answer and a socket buffer. A line without end is refused and ends the conversation. A client may
+ * shut down its sending side and still gets its answers; a last line needs no newline.
  *
  * Who may connect may do everything: the socket's owner, group and mode decide.
  */
@@ -90,7 +91,8 @@ int ctl_socket_open(const char *path, struct error *error)
 	listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (listen_fd < 0)
 		return fail(error, -errno, "cannot make the control socket: %s", strerror(errno));
-	/* A socket is born with the mode of its descriptor, less the umask: never wider than it shall be. */
+	/* A socket is born with the mode of its descriptor, less the umask: never wider than it
+	 * shall be. */
 	if (fchmod(listen_fd, SOCKET_MODE) < 0 ||
 	    bind(listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 	    chmod(path, SOCKET_MODE) < 0 || listen(listen_fd, BACKLOG) < 0) {
@@ -202,7 +204,8 @@ static void client_event(void *arg, uint32_t events)
 	loop_set_events(client->fd, client->out ? EPOLLOUT : EPOLLIN);
 }
 
-/* Read what is there, once, so that one client does not keep the others waiting. False: it is lost. */
+/* Read what is there, once, so that one client does not keep the others waiting. False: it is
+ * lost. */
 static bool client_read(struct client *client)
 {
 	ssize_t got = recv(client->fd, client->in + client->in_len,
@@ -219,7 +222,8 @@ static bool client_read(struct client *client)
 	return true;
 }
 
-/* Serve the lines received, one after the other as their answers leave. False: the client is lost. */
+/* Serve the lines received, one after the other as their answers leave. False: the client is
+ * lost. */
 static bool client_serve(struct client *client)
 {
 	struct error error;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A sentence for the user beside a -errno. A sentence that does not fit is cut; it never fails itself. */
+/* A sentence for the user beside a -errno. A sentence that does not fit is cut; it never fails
+ * itself. */
 #include "sys/error.h"
 
 #include <stdarg.h>

@@ -2,13 +2,14 @@
 /*
  * Messages for the operator.
  *
- * Theory of operation. A message is one line on stderr, where a terminal shows it and a service manager keeps it
- * with a time of its own. The line is built on the stack and written with one write(), so that lines of several
- * threads do not mix and no lock is held while a slow terminal takes one. Control characters are replaced: part of a
- * message may be a name or a path that someone else chose, and it must not be able to forge a second line.
+ * Theory of operation. A message is one line on stderr, where a terminal shows it and a service
+ * manager keeps it with a time of its own. The line is built on the stack and written with one
+ * write(), so that lines of several threads do not mix and no lock is held while a slow terminal
+ * takes one. Control characters are replaced: part of a message may be a name or a path that
+ * someone else chose, and it must not be able to forge a second line.
  *
- * What a guest can cause again and again passes a token bucket first (log_allowed()), so that a hostile guest can
- * neither fill the disk nor hide what other guests do.
+ * What a guest can cause again and again passes a token bucket first (log_allowed()), so that a
+ * hostile guest can neither fill the disk nor hide what other guests do.
  */
 #include "sys/log.h"
 

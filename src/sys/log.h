@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Messages for the operator, one line each on stderr: "vifd: guest web: ..." . Never on the per-packet path. */
+/* Messages for the operator, one line each on stderr: "vifd: guest web: ..." . Never on the
+ * per-packet path. */
 #ifndef VIFD_LOG_H
 #define VIFD_LOG_H
 
@@ -17,14 +18,15 @@ void log_at(enum log_level level, const char *format, ...) __attribute__((format
 #define log_info(...)  log_at(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
-/* For messages a guest can cause: at most burst lines at once and one every interval_ms, the rest are counted and
- * the count is told with the next line. */
+/* For messages a guest can cause: at most burst lines at once and one every interval_ms, the rest
+ * are counted and the count is told with the next line. */
 struct log_limit {
 	uint64_t next_ms;
 	unsigned tokens;
 	unsigned suppressed;
 };
-/* True when the caller may log its line now. A zeroed limit is ready for use; callers of one limit take turns. */
+/* True when the caller may log its line now. A zeroed limit is ready for use; callers of one limit
+ * take turns. */
 bool log_allowed(struct log_limit *limit);
 
 #endif

@@ -2,16 +2,18 @@
 /*
  * The main thread's event loop.
  *
- * Theory of operation. Descriptors wait in one epoll; a table indexed by descriptor says whom to call. Timers are a
- * list in the order in which they fall due, and the first one bounds how long epoll waits.
+ * Theory of operation. Descriptors wait in one epoll; a table indexed by descriptor says whom to
+ * call. Timers are a list in the order in which they fall due, and the first one bounds how long
+ * epoll waits.
  *
- * A function that is called may take any descriptor out of the loop, close it, and open another that gets the same
- * number, while an event of the old one has already been fetched. Each use of a number therefore has a generation,
- * epoll carries it beside the number, and an event whose generation is over is dropped.
+ * A function that is called may take any descriptor out of the loop, close it, and open another
+ * that gets the same number, while an event of the old one has already been fetched. Each use of a
+ * number therefore has a generation, epoll carries it beside the number, and an event whose
+ * generation is over is dropped.
  *
- * In the same way a function may add and delete timers: the list is taken from its head, one at a time, and only
- * timers that were due when the round began are run, so that a timer which starts itself anew with 0 ms does not
- * starve the descriptors.
+ * In the same way a function may add and delete timers: the list is taken from its head, one at a
+ * time, and only timers that were due when the round began are run, so that a timer which starts
+ * itself anew with 0 ms does not starve the descriptors.
  */
 #include "sys/loop.h"
 
@@ -174,7 +176,8 @@ static void run_timers(void)
 	while (timers && timers->due_ns <= now && !atomic_load(&quit)) {
 		struct timer timer = *timers;
 
-		/* Off the list before it is called: its id is then unknown, and deleting it does nothing. */
+		/* Off the list before it is called: its id is then unknown, and deleting it does
+		 * nothing. */
 		free(timers);
 		timers = timer.next;
 		timer.fn(timer.arg);

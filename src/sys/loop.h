@@ -20,7 +20,8 @@ void loop_quit(void);
 int loop_add_fd(int fd, uint32_t events, loop_fd_fn *fn, void *arg);
 /* Wait for other events of a watched fd. 0 or -errno. */
 int loop_set_events(int fd, uint32_t events);
-/* Forget fd (before it is closed). Its function is not called again, also not for events already fetched. */
+/* Forget fd (before it is closed). Its function is not called again, also not for events already
+ * fetched. */
 void loop_del_fd(int fd);
 
 /* Call fn(arg) once in msec milliseconds. Returns an id > 0, or -errno. */

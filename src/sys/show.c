@@ -2,10 +2,11 @@
 /*
  * What vifd tells about itself.
  *
- * Theory of operation. Everything is read from the live structures when it is asked for; there is no second copy to
- * keep up to date. Ports, bridges and queues are changed by this thread alone and are read as they are. Counters are
- * written by one worker each while we read: they are read one by one with relaxed loads, so that each is a value it
- * really had, and never written from here. A reset is therefore a base that is remembered and subtracted.
+ * Theory of operation. Everything is read from the live structures when it is asked for; there is
+ * no second copy to keep up to date. Ports, bridges and queues are changed by this thread alone and
+ * are read as they are. Counters are written by one worker each while we read: they are read one by
+ * one with relaxed loads, so that each is a value it really had, and never written from here. A
+ * reset is therefore a base that is remembered and subtracted.
  */
 #include "sys/show.h"
 

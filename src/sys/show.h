@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the show commands and the profile tell, as JSON. Each returns a new reference. Main thread only. */
+/* What the show commands and the profile tell, as JSON. Each returns a new reference. Main thread
+ * only. */
 #ifndef VIFD_SHOW_H
 #define VIFD_SHOW_H
 

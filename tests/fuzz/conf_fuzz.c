@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The grammar's parser with any bytes. What it accepts must keep what conf.h promises to commands.c. */
+/* The grammar's parser with any bytes. What it accepts must keep what conf.h promises to
+ * commands.c. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

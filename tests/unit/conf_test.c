@@ -228,7 +228,8 @@ static void limits(void **state)
 	assert_string_equal(error.text, "the line has more than 32 words");
 }
 
-/* Commands and options are found by name: none may hide another, and usage must name all of them. */
+/* Commands and options are found by name: none may hide another, and usage must name all of
+ * them. */
 static void table_is_sound(void **state)
 {
 	for (int id = 0; id < CMD_COUNT; id++) {

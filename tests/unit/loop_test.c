@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The event loop: order of timers, and descriptors that come and go while their events are being served. */
+/* The event loop: order of timers, and descriptors that come and go while their events are being
+ * served. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -121,7 +122,8 @@ static void on_stranger(void *arg, uint32_t events)
 	note('!');
 }
 
-/* Both of the pair are readable: whichever is served first closes the other, and a new one takes its number. */
+/* Both of the pair are readable: whichever is served first closes the other, and a new one takes
+ * its number. */
 static void on_either(void *arg, uint32_t events)
 {
 	struct pair *pair = arg;
