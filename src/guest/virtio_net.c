@@ -61,6 +61,8 @@ static bool has_feature(const struct virtio_net *device, unsigned bit)
 
 static void break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_error error)
 {
+	if (vq->broken)
+		return;
 	virtq_break(vq, error, device->channel.port.name);
 	__atomic_fetch_add(&device->breaks, 1, __ATOMIC_RELAXED);
 }

@@ -755,6 +755,7 @@ static void test_memory_swap(void **state)
 	assert_int_equal(net.device->breaks, 2);
 	assert_int_equal(fake_net_take(&net, pkts), 0);
 	virtio_net_set_memory(net.device, NULL);
+	assert_int_equal(net.device->breaks, 2);
 	virtio_net_set_memory(net.device, &net.guest.mem);
 	assert_int_equal(fake_net_take(&net, pkts), 0);
 	assert_int_equal(vq->error, VIRTQ_BAD_ADDRESS);
