@@ -70,7 +70,7 @@ static inline void take_frame(struct input *input, struct frame *frame)
 	frame_build(frame, &desc, &seed);
 }
 
-/* Overwrite header bytes by (offset, value) pairs, to the end of the input: any frame may result. */
+/* Overwrite header bytes by (offset, value) pairs to the end of the input: any frame may result. */
 static inline void damage_frame(struct input *input, struct frame *frame)
 {
 	while (input->len >= 2) {
