@@ -448,41 +448,53 @@ static int decimals_of(double value)
 }
 
 /* A ratio, or "-" where there was nothing to divide by. */
-static void format_ratio(char *cell, const json_t *value)
+static void format_ratio(char *cell, const json_t *value, int decimals)
 {
-	double number = json_number_value(value);
-
 	if (json_is_number(value))
-		snprintf(cell, CELL_BYTES, "%.*f", decimals_of(number), number);
+		snprintf(cell, CELL_BYTES, "%.*f", decimals, json_number_value(value));
 	else
 		strcpy(cell, "-");
 }
 
-static void profile_row(struct table *table, const char *name, const json_t *object,
-			const char *per_packet, const char *per_byte, double share)
+/* One stage, or all of them; all numbers of a column have as many decimals as that of busy needs. */
+static void profile_row(struct table *table, const char *name, const json_t *per_packet,
+			const json_t *per_byte, double share, const double busy[2])
 {
 	struct cell *cells = table_row(table);
 
 	strcpy(cells[0].text, name);
-	format_ratio(cells[1].text, json_object_get(object, per_packet));
-	format_ratio(cells[2].text, json_object_get(object, per_byte));
+	format_ratio(cells[1].text, per_packet, decimals_of(busy[0]));
+	format_ratio(cells[2].text, per_byte, decimals_of(busy[1]));
 	snprintf(cells[3].text, CELL_BYTES, "%.1f %%", share * 100);
+}
+
+static void profile_sum(const json_t *result, const double busy[2], double idle)
+{
+	const double nsec = 1e9 / (double)count_of(result, "tsc_hz");
+	char packets[CELL_BYTES], bytes[CELL_BYTES];
+
+	format_count(packets, count_of(result, "packets"));
+	format_count(bytes, count_of(result, "bytes"));
+	printf("\n%s packets, %s bytes", packets, bytes);
+	if (busy[0] > 0)
+		printf(": %.*f ns a packet, %.*f ns a byte at %.2f GHz",
+		       decimals_of(busy[0] * nsec), busy[0] * nsec, decimals_of(busy[1] * nsec),
+		       busy[1] * nsec, 1 / nsec);
+	printf("\nidle %.1f %% of the time\n", idle * 100);
 }
 
 static void print_profile(const json_t *result, bool all)
 {
 	static const char *const titles[] = { "STAGE", "CYCLES/PACKET", "CYCLES/BYTE", "OF BUSY" };
-	const double hz = (double)count_of(result, "tsc_hz");
-	const double busy = (double)count_of(result, "busy_cycles");
-	const double per_packet =
-		json_number_value(json_object_get(result, "busy_cycles_per_packet"));
-	const double per_byte = json_number_value(json_object_get(result, "busy_cycles_per_byte"));
-	char packets[CELL_BYTES], bytes[CELL_BYTES];
+	const json_t *per_packet = json_object_get(result, "busy_cycles_per_packet");
+	const json_t *per_byte = json_object_get(result, "busy_cycles_per_byte");
+	const double busy[2] = { json_number_value(per_packet), json_number_value(per_byte) };
+	const double cycles = (double)count_of(result, "busy_cycles");
 	struct table table;
+	struct cell *cells;
 	double idle = 0;
 	size_t i;
 	const json_t *stage;
-	struct cell *cells;
 
 	table_init(&table, 4);
 	table.right[1] = table.right[2] = table.right[3] = true;
@@ -495,21 +507,14 @@ static void print_profile(const json_t *result, bool all)
 		if (strcmp(name, "idle") == 0)
 			idle = json_number_value(json_object_get(stage, "share"));
 		else
-			profile_row(&table, name, stage, "cycles_per_packet", "cycles_per_byte",
-				    busy > 0 ? (double)count_of(stage, "cycles") / busy : 0);
+			profile_row(&table, name, json_object_get(stage, "cycles_per_packet"),
+				    json_object_get(stage, "cycles_per_byte"),
+				    cycles > 0 ? (double)count_of(stage, "cycles") / cycles : 0,
+				    busy);
 	}
-	profile_row(&table, "busy", result, "busy_cycles_per_packet", "busy_cycles_per_byte",
-		    busy > 0);
+	profile_row(&table, "busy", per_packet, per_byte, cycles > 0, busy);
 	table_print(&table, 0);
-
-	format_count(packets, count_of(result, "packets"));
-	format_count(bytes, count_of(result, "bytes"));
-	printf("\n%s packets, %s bytes", packets, bytes);
-	if (hz > 0 && per_packet > 0)
-		printf(": %.*f ns a packet, %.*f ns a byte at %.2f GHz",
-		       decimals_of(per_packet / hz * 1e9), per_packet / hz * 1e9,
-		       decimals_of(per_byte / hz * 1e9), per_byte / hz * 1e9, hz / 1e9);
-	printf("\nidle %.1f %% of the time\n", idle * 100);
+	profile_sum(result, busy, idle);
 }
 
 static void print_help(const json_t *result, bool all)
