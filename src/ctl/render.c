@@ -456,7 +456,7 @@ static void format_ratio(char *cell, const json_t *value, int decimals)
 		strcpy(cell, "-");
 }
 
-/* One stage, or all of them; all numbers of a column have as many decimals as that of busy needs. */
+/* One stage, or all; every number of a column has as many decimals as that of busy needs. */
 static void profile_row(struct table *table, const char *name, const json_t *per_packet,
 			const json_t *per_byte, double share, const double busy[2])
 {
