@@ -83,14 +83,17 @@ static void put_ipv4(uint8_t *ip, unsigned len, unsigned protocol)
 
 static void put_ipv6(uint8_t *ip, unsigned payload_len, unsigned protocol)
 {
-	static const uint8_t start[40] = { 0x60, [7] = 64, [8] = 0xfd, [23] = 1, [24] = 0xfd, [39] = 2 };
+	static const uint8_t start[40] = {
+		0x60, [7] = 64, [8] = 0xfd, [23] = 1, [24] = 0xfd, [39] = 2
+	};
 
 	memcpy(ip, start, sizeof(start));
 	put16(ip + 4, payload_len);
 	ip[6] = (uint8_t)protocol;
 }
 
-unsigned frame_udp(uint8_t *frame, const struct frame_addresses *to, uint64_t number, unsigned payload_len)
+unsigned frame_udp(uint8_t *frame, const struct frame_addresses *to, uint64_t number,
+		   unsigned payload_len)
 {
 	uint8_t *ip = frame + 14, *udp = ip + 20;
 	unsigned l4_len = 8 + payload_len;
@@ -112,8 +115,8 @@ int64_t frame_udp_check(const uint8_t *frame, unsigned len)
 	const uint8_t *ip = frame + 14, *udp = ip + 20;
 	int64_t number;
 
-	if (len < FRAME_UDP_HEADERS + 8 || get16(frame + 12) != 0x0800 || ip[0] != 0x45 || ip[9] != IPPROTO_UDP ||
-	    get16(udp) != 7000)
+	if (len < FRAME_UDP_HEADERS + 8 || get16(frame + 12) != 0x0800 || ip[0] != 0x45 ||
+	    ip[9] != IPPROTO_UDP || get16(udp) != 7000)
 		return -1;
 	if (sum(ip, 20, 0) != 0xffff || 14u + get16(ip + 2) != len || 34u + get16(udp + 4) != len ||
 	    sum(udp, len - 34, pseudo(ip + 12, 8, IPPROTO_UDP, len - 34)) != 0xffff)
@@ -122,8 +125,9 @@ int64_t frame_udp_check(const uint8_t *frame, unsigned len)
 	return filled(udp + 16, (uint32_t)number, len - FRAME_UDP_HEADERS - 8) ? number : -1;
 }
 
-unsigned frame_tcp(uint8_t *frame, const struct frame_addresses *to, uint32_t seq, unsigned payload_len, bool ipv6,
-		   unsigned gso_size, struct virtio_net_hdr_v1 *hdr)
+unsigned frame_tcp(uint8_t *frame, const struct frame_addresses *to, uint32_t seq,
+		   unsigned payload_len, bool ipv6, unsigned gso_size,
+		   struct virtio_net_hdr_v1 *hdr)
 {
 	uint8_t *ip = frame + 14, *tcp = ip + (ipv6 ? 40 : 20);
 	unsigned l4_len = 20 + payload_len, headers = (unsigned)(tcp - frame) + 20;
@@ -144,7 +148,8 @@ unsigned frame_tcp(uint8_t *frame, const struct frame_addresses *to, uint32_t se
 		put_ipv4(ip, 20 + l4_len, IPPROTO_TCP);
 		put16(tcp + 16, pseudo(ip + 12, 8, IPPROTO_TCP, l4_len));
 	}
-	*hdr = (struct virtio_net_hdr_v1){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_offset = 16 };
+	*hdr = (struct virtio_net_hdr_v1){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+					   .csum_offset = 16 };
 	hdr->csum_start = (uint16_t)(tcp - frame);
 	if (gso_size) {
 		hdr->gso_type = ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
@@ -154,21 +159,26 @@ unsigned frame_tcp(uint8_t *frame, const struct frame_addresses *to, uint32_t se
 	return headers + payload_len;
 }
 
-int frame_tcp_check(const uint8_t *frame, unsigned len, const struct virtio_net_hdr_v1 *hdr, uint32_t *seq)
+int frame_tcp_check(const uint8_t *frame, unsigned len, const struct virtio_net_hdr_v1 *hdr,
+		    uint32_t *seq)
 {
 	bool ipv6 = len > 14 && get16(frame + 12) == 0x86dd;
 	const uint8_t *ip = frame + 14, *tcp = ip + (ipv6 ? 40 : 20);
 	unsigned headers = (unsigned)(tcp - frame) + 20;
 
-	if (len < headers || (ipv6 ? ip[6] : ip[9]) != IPPROTO_TCP || get16(tcp) != 7000 || tcp[12] != 5 << 4)
+	if (len < headers || (ipv6 ? ip[6] : ip[9]) != IPPROTO_TCP || get16(tcp) != 7000 ||
+	    tcp[12] != 5 << 4)
 		return -1;
 	unsigned l4_len = len - headers + 20;
-	uint32_t start = ipv6 ? pseudo(ip + 8, 32, IPPROTO_TCP, l4_len) : pseudo(ip + 12, 8, IPPROTO_TCP, l4_len);
+	uint32_t start = ipv6 ? pseudo(ip + 8, 32, IPPROTO_TCP, l4_len)
+			      : pseudo(ip + 12, 8, IPPROTO_TCP, l4_len);
 
-	if (ipv6 ? get16(ip + 4) != l4_len : get16(ip + 2) != 20 + l4_len || sum(ip, 20, 0) != 0xffff)
+	if (ipv6 ? get16(ip + 4) != l4_len
+		 : get16(ip + 2) != 20 + l4_len || sum(ip, 20, 0) != 0xffff)
 		return -1;
 	if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
-		if (hdr->csum_start != headers - 20 || hdr->csum_offset != 16 || get16(tcp + 16) != start)
+		if (hdr->csum_start != headers - 20 || hdr->csum_offset != 16 ||
+		    get16(tcp + 16) != start)
 			return -1;
 	} else if (sum(tcp, l4_len, start) != 0xffff) {
 		return -1;
@@ -177,12 +187,15 @@ int frame_tcp_check(const uint8_t *frame, unsigned len, const struct virtio_net_
 	return filled(tcp + 20, *seq, len - headers) ? (int)(len - headers) : -1;
 }
 
-const char *frame_hdr_wrong(const struct virtio_net_hdr_v1 *hdr, const uint8_t *frame, unsigned len, uint64_t features)
+const char *frame_hdr_wrong(const struct virtio_net_hdr_v1 *hdr, const uint8_t *frame, unsigned len,
+			    uint64_t features)
 {
 	static const uint64_t needs[] = { [VIRTIO_NET_HDR_GSO_TCPV4] = BIT(VIRTIO_NET_F_GUEST_TSO4),
 					  [VIRTIO_NET_HDR_GSO_TCPV6] = BIT(VIRTIO_NET_F_GUEST_TSO6),
 					  [5 /* UDP_L4 */] = BIT(54) | BIT(55) };
-	static const uint16_t types[] = { [VIRTIO_NET_HDR_GSO_TCPV4] = 0x0800, [VIRTIO_NET_HDR_GSO_TCPV6] = 0x86dd };
+	static const uint16_t types[] = {
+		[VIRTIO_NET_HDR_GSO_TCPV4] = 0x0800, [VIRTIO_NET_HDR_GSO_TCPV6] = 0x86dd
+	};
 	unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN, tag = 0;
 
 	if (len < 14)
@@ -191,7 +204,8 @@ const char *frame_hdr_wrong(const struct virtio_net_hdr_v1 *hdr, const uint8_t *
 		return "unknown flags";
 	if (hdr->flags && !(features & BIT(VIRTIO_NET_F_GUEST_CSUM)))
 		return "flags without GUEST_CSUM";
-	if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && (unsigned)hdr->csum_start + hdr->csum_offset + 2 > len)
+	if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM &&
+	    (unsigned)hdr->csum_start + hdr->csum_offset + 2 > len)
 		return "checksum outside the frame";
 	if (gso == VIRTIO_NET_HDR_GSO_NONE)
 		return NULL;
@@ -201,7 +215,8 @@ const char *frame_hdr_wrong(const struct virtio_net_hdr_v1 *hdr, const uint8_t *
 		return "segmentation without a checksum request";
 	if (hdr->gso_size == 0 || hdr->csum_start >= len || hdr->gso_size >= len)
 		return "segment size";
-	while (tag < 8 && len > 18 + tag && (get16(frame + 12 + tag) == 0x8100 || get16(frame + 12 + tag) == 0x88a8))
+	while (tag < 8 && len > 18 + tag &&
+	       (get16(frame + 12 + tag) == 0x8100 || get16(frame + 12 + tag) == 0x88a8))
 		tag += 4;
 	if (gso < 5 && get16(frame + 12 + tag) != types[gso])
 		return "segmentation type that contradicts the frame";

@@ -79,7 +79,9 @@ static size_t lay_out(struct front *front, size_t *rings_len)
 		if (config->rx_buffers && pair->rx_count > config->rx_buffers)
 			pair->rx_count = config->rx_buffers;
 		pair->rx_stride = (config->rx_buf_len + 15) / 16 * 16 + config->rx_chain * 16;
-		pair->slots = carve(front, &used, (size_t)config->tx_slots * (FRONT_SLOT_DATA + FRONT_SLOT_TABLE));
+		pair->slots =
+			carve(front, &used,
+			      (size_t)config->tx_slots * (FRONT_SLOT_DATA + FRONT_SLOT_TABLE));
 		pair->buffers = carve(front, &used, (size_t)pair->rx_count * pair->rx_stride);
 	}
 	front->scratch = carve(front, &used, FRONT_SCRATCH);
@@ -97,7 +99,8 @@ static void cut_regions(struct front *front, size_t rings_len)
 	for (unsigned i = 0; i < count; i++) {
 		size_t len = i == 0 ? first : i == count - 1 ? front->mem_len - at : part;
 
-		front->regions[i] = (struct vu_region){ FRONT_GPA + at, len, (uintptr_t)front->mem + at, at };
+		front->regions[i] = (struct vu_region){ FRONT_GPA + at, len,
+							(uintptr_t)front->mem + at, at };
 		at += len;
 	}
 	front->region_count = count;
@@ -155,7 +158,8 @@ int front_allocate(struct front *front, const struct front_config *config)
 	front->memfd = memfd_create("front", MFD_CLOEXEC);
 	if (front->memfd < 0 || ftruncate(front->memfd, (off_t)front->mem_len) < 0)
 		return fault(front, "cannot create guest memory");
-	front->mem = mmap(NULL, front->mem_len, PROT_READ | PROT_WRITE, MAP_SHARED, front->memfd, 0);
+	front->mem = mmap(NULL, front->mem_len, PROT_READ | PROT_WRITE, MAP_SHARED, front->memfd,
+			  0);
 	if (front->mem == MAP_FAILED) {
 		front->mem = NULL;
 		return fault(front, "cannot map guest memory");
@@ -259,7 +263,8 @@ int front_negotiate(struct front *front)
 			return fault(front, "no answer to GET_PROTOCOL_FEATURES");
 		uint64_t wanted = front->protocol_offered & config->protocol_features;
 
-		if (front_request(front, VU_SET_PROTOCOL_FEATURES, &wanted, sizeof(wanted), NULL, 0))
+		if (front_request(front, VU_SET_PROTOCOL_FEATURES, &wanted, sizeof(wanted), NULL,
+				  0))
 			return fault(front, "SET_PROTOCOL_FEATURES refused");
 		front->protocol_features = wanted;
 	}
@@ -267,7 +272,8 @@ int front_negotiate(struct front *front)
 	    front_request(front, VU_SET_FEATURES, &front->features, sizeof(uint64_t), NULL, 0))
 		return fault(front, "SET_OWNER or SET_FEATURES refused");
 
-	bool modern = front->features & (FRONT_BIT(VIRTIO_F_VERSION_1) | FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF));
+	bool modern = front->features &
+		      (FRONT_BIT(VIRTIO_F_VERSION_1) | FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF));
 
 	front->header_len = modern ? 12 : 10;
 	for (unsigned i = 0; i < 2 * config->pairs; i++) {
@@ -286,8 +292,8 @@ int front_announce_memory(struct front *front)
 		table.regions[i] = front->regions[i];
 		fds[i] = front->memfd;
 	}
-	if (front_request(front, VU_SET_MEM_TABLE, &table, 8 + table.count * sizeof(struct vu_region), fds,
-			  front->region_count))
+	if (front_request(front, VU_SET_MEM_TABLE, &table,
+			  8 + table.count * sizeof(struct vu_region), fds, front->region_count))
 		return fault(front, "SET_MEM_TABLE refused");
 	return 0;
 }
@@ -295,8 +301,12 @@ int front_announce_memory(struct front *front)
 int front_start_ring(struct front *front, struct front_ring *ring, uint16_t base)
 {
 	struct vu_vring_state size = { ring->index, ring->size }, from = { ring->index, base };
-	struct vu_vring_addr addr = { ring->index, 0, (uintptr_t)ring->desc, (uintptr_t)ring->used,
-				      (uintptr_t)ring->avail, 0 };
+	struct vu_vring_addr addr = { ring->index,
+				      0,
+				      (uintptr_t)ring->desc,
+				      (uintptr_t)ring->used,
+				      (uintptr_t)ring->avail,
+				      0 };
 	uint64_t index = ring->index;
 
 	if (front_request(front, VU_SET_VRING_NUM, &size, sizeof(size), NULL, 0) ||
@@ -326,7 +336,8 @@ int front_stop_ring(struct front *front, struct front_ring *ring)
 	struct vu_header header = { VU_GET_VRING_BASE, VU_VERSION, sizeof(state) };
 
 	if (front_message(front, &header, &state, sizeof(state), NULL, 0) ||
-	    front_reply(front, VU_GET_VRING_BASE, &state, sizeof(state), REPLY_MSEC) != sizeof(state))
+	    front_reply(front, VU_GET_VRING_BASE, &state, sizeof(state), REPLY_MSEC) !=
+		    sizeof(state))
 		return fault(front, "no answer to GET_VRING_BASE");
 	return (int)(state.num & 0xffff);
 }
@@ -375,17 +386,19 @@ int front_reconnect(struct front *front, unsigned msec)
 		struct front_ring *ring = &front->rings[i];
 
 		/* What was available and never used is looked at once more, what was used never. */
-		if (front_start_ring(front, ring, ring->used->idx) || front_enable_ring(front, ring, true))
+		if (front_start_ring(front, ring, ring->used->idx) ||
+		    front_enable_ring(front, ring, true))
 			return -1;
 		front_force_kick(ring);
 	}
 	return 0;
 }
 
-int front_message(struct front *front, const struct vu_header *header, const void *payload, size_t len, const int *fds,
-		  unsigned fd_count)
+int front_message(struct front *front, const struct vu_header *header, const void *payload,
+		  size_t len, const int *fds, unsigned fd_count)
 {
-	struct iovec iov[] = { { (void *)header, header ? sizeof(*header) : 0 }, { (void *)payload, len } };
+	struct iovec iov[] = { { (void *)header, header ? sizeof(*header) : 0 },
+			       { (void *)payload, len } };
 	union {
 		char bytes[CMSG_SPACE(253 * sizeof(int))];
 		struct cmsghdr align;
@@ -404,7 +417,9 @@ int front_message(struct front *front, const struct vu_header *header, const voi
 	}
 	ssize_t sent = sendmsg(front->socket, &msg, MSG_NOSIGNAL);
 
-	return sent == (ssize_t)(iov[0].iov_len + len) ? 0 : fault(front, "the back end closed the connection");
+	return sent == (ssize_t)(iov[0].iov_len + len)
+		       ? 0
+		       : fault(front, "the back end closed the connection");
 }
 
 /* Read exactly len bytes within msec. */
@@ -433,15 +448,16 @@ int front_reply(struct front *front, uint32_t request, void *payload, size_t len
 
 	if (!read_fully(front->socket, &header, sizeof(header), msec))
 		return fault(front, "no reply");
-	if (header.request != request || (header.flags & 7) != (VU_VERSION | VU_REPLY) || header.size > len)
+	if (header.request != request || (header.flags & 7) != (VU_VERSION | VU_REPLY) ||
+	    header.size > len)
 		return fault(front, "malformed reply");
 	if (!read_fully(front->socket, payload, header.size, msec))
 		return fault(front, "a reply broke off");
 	return (int)header.size;
 }
 
-int front_request(struct front *front, uint32_t request, const void *payload, uint32_t size, const int *fds,
-		  unsigned fd_count)
+int front_request(struct front *front, uint32_t request, const void *payload, uint32_t size,
+		  const int *fds, unsigned fd_count)
 {
 	bool ack = front->protocol_features & FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK);
 	struct vu_header header = { request, VU_VERSION | (ack ? VU_NEED_REPLY : 0), size };
@@ -449,7 +465,8 @@ int front_request(struct front *front, uint32_t request, const void *payload, ui
 
 	if (front_message(front, &header, payload, size, fds, fd_count))
 		return -1;
-	if (ack && front_reply(front, request, &status, sizeof(status), REPLY_MSEC) != sizeof(status))
+	if (ack &&
+	    front_reply(front, request, &status, sizeof(status), REPLY_MSEC) != sizeof(status))
 		return fault(front, "no acknowledgement");
 	return status != 0;
 }

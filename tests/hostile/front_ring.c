@@ -45,8 +45,8 @@ static void give_desc(struct front_ring *ring, uint16_t desc)
 	ring->free_count++;
 }
 
-int front_add(struct front *front, struct front_ring *ring, const struct front_piece *pieces, unsigned count,
-	      bool writable, struct vring_desc *table, unsigned cookie)
+int front_add(struct front *front, struct front_ring *ring, const struct front_piece *pieces,
+	      unsigned count, bool writable, struct vring_desc *table, unsigned cookie)
 {
 	unsigned needed = table ? 1 : count;
 	uint16_t write = writable ? VRING_DESC_F_WRITE : 0;
@@ -59,7 +59,8 @@ int front_add(struct front *front, struct front_ring *ring, const struct front_p
 	if (table) {
 		for (unsigned i = 0; i < count; i++)
 			table[i] = (struct vring_desc){ pieces[i].gpa, pieces[i].len,
-							write | (i + 1 < count ? VRING_DESC_F_NEXT : 0),
+							write | (i + 1 < count ? VRING_DESC_F_NEXT
+									       : 0),
 							(uint16_t)(i + 1 < count ? i + 1 : 0) };
 		ring->desc[head] = (struct vring_desc){ front_gpa(front, table), count * 16,
 							VRING_DESC_F_INDIRECT, 0 };
@@ -68,8 +69,9 @@ int front_add(struct front *front, struct front_ring *ring, const struct front_p
 			bool more = i + 1 < count;
 			uint16_t next = more ? take_desc(ring) : 0;
 
-			ring->desc[at] = (struct vring_desc){ pieces[i].gpa, pieces[i].len,
-							      write | (more ? VRING_DESC_F_NEXT : 0), next };
+			ring->desc[at] =
+				(struct vring_desc){ pieces[i].gpa, pieces[i].len,
+						     write | (more ? VRING_DESC_F_NEXT : 0), next };
 			at = next;
 		}
 	}
@@ -173,22 +175,29 @@ int front_reclaim(struct front *front, unsigned number)
 	int count = 0;
 
 	if ((uint16_t)(idx - ring->used_next) > ring->size)
-		return fault(front, "transmit ring: used index jumped from %u to %u", ring->used_next, idx);
+		return fault(front, "transmit ring: used index jumped from %u to %u",
+			     ring->used_next, idx);
 	while (ring->used_next != idx) {
 		uint32_t id = ring->used->ring[ring->used_next % ring->size].id;
 
 		if (id >= ring->size || !ring->chains[id].count)
-			return fault(front, "transmit ring: used entry %u names %u, not outstanding", ring->used_next, id);
+			return fault(front,
+				     "transmit ring: used entry %u names %u, not outstanding",
+				     ring->used_next, id);
 		/* In order, one entry may stand for a batch that ends with its chain. */
 		uint16_t head;
 
 		do {
-			head = ring->in_order ? ring->order[ring->oldest++ % ring->size] : (uint16_t)id;
+			head = ring->in_order ? ring->order[ring->oldest++ % ring->size]
+					      : (uint16_t)id;
 			if (ring->used_next == idx || !ring->chains[head].count)
-				return fault(front, "transmit ring: used entry for %u is out of order", id);
+				return fault(front,
+					     "transmit ring: used entry for %u is out of order",
+					     id);
 			unsigned slot = retire(ring, head);
 
-			pair->free_slots[(pair->free_head + pair->free_count) % front->config.tx_slots] = slot;
+			pair->free_slots[(pair->free_head + pair->free_count) %
+					 front->config.tx_slots] = slot;
 			pair->free_count++;
 			ring->used_next++;
 			count++;
@@ -198,8 +207,8 @@ int front_reclaim(struct front *front, unsigned number)
 }
 
 /* Spread header and frame over a slot as layout says; returns the number of pieces, 0 when it cannot hold them. */
-static unsigned spread(struct front *front, uint8_t *slot, const void *hdr, const void *frame, unsigned len,
-		       const struct front_layout *layout, struct front_piece *pieces)
+static unsigned spread(struct front *front, uint8_t *slot, const void *hdr, const void *frame,
+		       unsigned len, const struct front_layout *layout, struct front_piece *pieces)
 {
 	unsigned total = front->header_len + len, done = 0, count = 0, at = 0;
 
@@ -214,7 +223,8 @@ static unsigned spread(struct front *front, uint8_t *slot, const void *hdr, cons
 		from_hdr = from_hdr < piece ? from_hdr : piece;
 		memcpy(slot + at, (const uint8_t *)hdr + done, from_hdr);
 		if (piece > from_hdr)
-			memcpy(slot + at + from_hdr, (const uint8_t *)frame + (done + from_hdr - front->header_len),
+			memcpy(slot + at + from_hdr,
+			       (const uint8_t *)frame + (done + from_hdr - front->header_len),
 			       piece - from_hdr);
 		pieces[count++] = (struct front_piece){ front_gpa(front, slot + at), piece };
 		at += piece + layout->gap;
@@ -223,8 +233,8 @@ static unsigned spread(struct front *front, uint8_t *slot, const void *hdr, cons
 	return count;
 }
 
-int front_queue(struct front *front, unsigned number, const struct virtio_net_hdr_v1 *hdr, const void *frame,
-		unsigned len, const struct front_layout *layout)
+int front_queue(struct front *front, unsigned number, const struct virtio_net_hdr_v1 *hdr,
+		const void *frame, unsigned len, const struct front_layout *layout)
 {
 	static const struct virtio_net_hdr_v1 no_hdr;
 	static const struct front_layout whole;
@@ -249,8 +259,8 @@ int front_queue(struct front *front, unsigned number, const struct virtio_net_hd
 	return 0;
 }
 
-int front_send(struct front *front, const struct virtio_net_hdr_v1 *hdr, const void *frame, unsigned len,
-	       const struct front_layout *layout, int msec)
+int front_send(struct front *front, const struct virtio_net_hdr_v1 *hdr, const void *frame,
+	       unsigned len, const struct front_layout *layout, int msec)
 {
 	uint64_t give_up = front_now_ns() + (uint64_t)msec * 1000000;
 
@@ -301,7 +311,8 @@ void front_post(struct front *front, unsigned number)
 			pieces[i].gpa = front_gpa(front, data + i * share);
 			pieces[i].len = last ? config->rx_buf_len - i * share : share;
 		}
-		if (front_add(front, ring, pieces, config->rx_chain, true, config->rx_indirect ? table : NULL, buffer) < 0)
+		if (front_add(front, ring, pieces, config->rx_chain, true,
+			      config->rx_indirect ? table : NULL, buffer) < 0)
 			break;
 		pair->idle_count--;
 	}
@@ -317,7 +328,8 @@ static const uint8_t *take_buffer(struct front *front, struct front_ring *ring, 
 	struct vring_used_elem used = ring->used->ring[ring->used_next % ring->size];
 
 	if (used.id >= ring->size || !ring->chains[used.id].count) {
-		fault(front, "receive ring: used entry %u names %u, not outstanding", ring->used_next, used.id);
+		fault(front, "receive ring: used entry %u names %u, not outstanding",
+		      ring->used_next, used.id);
 		return NULL;
 	}
 	if (ring->in_order && ring->order[ring->oldest++ % ring->size] != used.id) {
@@ -336,7 +348,8 @@ static const uint8_t *take_buffer(struct front *front, struct front_ring *ring, 
 	return pair->buffers + (size_t)buffer * pair->rx_stride;
 }
 
-int front_receive(struct front *front, unsigned number, struct virtio_net_hdr_v1 *hdr, void *frame, unsigned size)
+int front_receive(struct front *front, unsigned number, struct virtio_net_hdr_v1 *hdr, void *frame,
+		  unsigned size)
 {
 	struct front_ring *ring = &front->rings[2 * number];
 	bool mergeable = front->features & FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF);
@@ -352,12 +365,14 @@ int front_receive(struct front *front, unsigned number, struct virtio_net_hdr_v1
 	if (!data)
 		return -1;
 	if (len <= front->header_len)
-		return fault(front, "receive ring: used length %u is not even a header and a byte", len);
+		return fault(front, "receive ring: used length %u is not even a header and a byte",
+			     len);
 	*hdr = (struct virtio_net_hdr_v1){ .num_buffers = 1 };
 	memcpy(hdr, data, front->header_len);
 	buffers = front->header_len == 12 ? hdr->num_buffers : 1;
 	if (buffers == 0 || (!mergeable && buffers != 1) || buffers > ready)
-		return fault(front, "receive ring: frame in %u buffers, %u are there", buffers, ready);
+		return fault(front, "receive ring: frame in %u buffers, %u are there", buffers,
+			     ready);
 	total = len - front->header_len;
 	if (total > size)
 		return fault(front, "receive ring: frame of %u bytes", total);
@@ -367,7 +382,8 @@ int front_receive(struct front *front, unsigned number, struct virtio_net_hdr_v1
 		if (!data)
 			return -1;
 		if (total + len > size)
-			return fault(front, "receive ring: frame of more than %u bytes", total + len);
+			return fault(front, "receive ring: frame of more than %u bytes",
+				     total + len);
 		memcpy((uint8_t *)frame + total, data, len);
 		total += len;
 	}

@@ -19,8 +19,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct scenario *const tables[] = { tx_scenarios,	    rx_scenarios,      frame_scenarios,
-						 race_scenarios,    storm_scenarios,   message_scenarios,
+static const struct scenario *const tables[] = { tx_scenarios,         rx_scenarios,
+						 frame_scenarios,      race_scenarios,
+						 storm_scenarios,      message_scenarios,
 						 descriptor_scenarios, memory_scenarios };
 
 void broken_test(const char *format, ...)
@@ -50,13 +51,15 @@ bool time_left(uint64_t start_ns, unsigned msec)
 unsigned good_frame(struct front *evil)
 {
 	memset(evil->scratch, 0, evil->header_len);
-	return evil->header_len + frame_udp(evil->scratch + evil->header_len, &evil_to_mate, 1, 200);
+	return evil->header_len +
+	       frame_udp(evil->scratch + evil->header_len, &evil_to_mate, 1, 200);
 }
 
 unsigned good_gso_frame(struct front *evil, unsigned payload_len)
 {
 	struct virtio_net_hdr_v1 hdr;
-	unsigned len = frame_tcp(evil->scratch + evil->header_len, &evil_to_mate, 1, payload_len, false, GSO_SIZE, &hdr);
+	unsigned len = frame_tcp(evil->scratch + evil->header_len, &evil_to_mate, 1, payload_len,
+				 false, GSO_SIZE, &hdr);
 
 	memcpy(evil->scratch, &hdr, evil->header_len);
 	return evil->header_len + len;
@@ -69,7 +72,8 @@ void mate_sends(struct front *mate, unsigned count)
 
 	for (unsigned i = 0; i <= count; i++) {
 		unsigned len = i < count ? frame_udp(frame, &mate_to_evil, i, 500)
-					 : frame_tcp(frame, &mate_to_evil, 1, 64000, false, GSO_SIZE, &hdr);
+					 : frame_tcp(frame, &mate_to_evil, 1, 64000, false,
+						     GSO_SIZE, &hdr);
 
 		if (front_send(mate, i < count ? NULL : &hdr, frame, len, NULL, 2000))
 			broken_test("mate: %s", mate->fault);
@@ -126,14 +130,16 @@ static void open_evil(struct front *evil, const char *path, const struct scenari
 		.path = path,
 		.listen = scenario->listen,
 		.features = all & ~scenario->without,
-		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK) | FRONT_BIT(VU_PROTOCOL_F_MQ) |
+		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK) |
+				     FRONT_BIT(VU_PROTOCOL_F_MQ) |
 				     FRONT_BIT(VU_PROTOCOL_F_CONFIGURE_MEM_SLOTS),
 		.size = { scenario->size[0], scenario->size[1] },
 		.regions = scenario->regions,
 		.rx_idle = scenario->rx_idle,
 	};
 
-	if (scenario->raw || scenario->listen ? front_allocate(evil, &config) : front_open(evil, &config))
+	if (scenario->raw || scenario->listen ? front_allocate(evil, &config)
+					      : front_open(evil, &config))
 		broken_test("evil: %s", evil->fault);
 }
 
@@ -142,9 +148,9 @@ static void open_mate(struct front *mate, const char *path)
 	struct front_config config = {
 		.path = path,
 		.features = FRONT_BIT(VIRTIO_NET_F_CSUM) | FRONT_BIT(VIRTIO_NET_F_GUEST_CSUM) |
-			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) | FRONT_BIT(VIRTIO_NET_F_GUEST_TSO6) |
-			    FRONT_BIT(VIRTIO_NET_F_HOST_TSO4) | FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF) |
-			    FRONT_BIT(VIRTIO_F_VERSION_1),
+			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) |
+			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO6) | FRONT_BIT(VIRTIO_NET_F_HOST_TSO4) |
+			    FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF) | FRONT_BIT(VIRTIO_F_VERSION_1),
 		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK),
 		.size = { 1024, 256 },
 	};
@@ -168,7 +174,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "--list")) {
 		for (unsigned i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
-			for (const struct scenario *scenario = tables[i]; scenario->name; scenario++)
+			for (const struct scenario *scenario = tables[i]; scenario->name;
+			     scenario++)
 				puts(scenario->name);
 		return 0;
 	}

@@ -10,29 +10,32 @@
 struct scenario {
 	const char *name;
 	void (*run)(struct front *evil, struct front *mate);
-	uint64_t without;       /* features that evil does not negotiate */
-	unsigned size[2];       /* its ring sizes, 0: 256 */
-	unsigned regions;       /* its memory regions, 0: 1 */
-	bool rx_idle;           /* it posts no receive buffers */
-	bool raw;               /* memory is allocated, nothing is connected yet */
-	bool listen;            /* it listens on its socket, vifd is the client; implies raw */
+	uint64_t without; /* features that evil does not negotiate */
+	unsigned size[2]; /* its ring sizes, 0: 256 */
+	unsigned regions; /* its memory regions, 0: 1 */
+	bool rx_idle;     /* it posts no receive buffers */
+	bool raw;         /* memory is allocated, nothing is connected yet */
+	bool listen;      /* it listens on its socket, vifd is the client; implies raw */
 };
 
 /* One table a file; each ends with a scenario without a name. */
-extern const struct scenario tx_scenarios[], rx_scenarios[], frame_scenarios[], race_scenarios[], storm_scenarios[],
-	message_scenarios[], descriptor_scenarios[], memory_scenarios[];
+extern const struct scenario tx_scenarios[], rx_scenarios[], frame_scenarios[], race_scenarios[],
+	storm_scenarios[], message_scenarios[], descriptor_scenarios[], memory_scenarios[];
 
-static const uint8_t evil_mac[6] = { 0x52, 0x54, 0, 0, 3, 1 }, mate_mac[6] = { 0x52, 0x54, 0, 0, 3, 2 };
-static const struct frame_addresses evil_to_mate = { { 0x52, 0x54, 0, 0, 3, 2 }, { 0x52, 0x54, 0, 0, 3, 1 } };
-static const struct frame_addresses mate_to_evil = { { 0x52, 0x54, 0, 0, 3, 1 }, { 0x52, 0x54, 0, 0, 3, 2 } };
+static const uint8_t evil_mac[6] = { 0x52, 0x54, 0, 0, 3, 1 },
+		     mate_mac[6] = { 0x52, 0x54, 0, 0, 3, 2 };
+static const struct frame_addresses evil_to_mate = { { 0x52, 0x54, 0, 0, 3, 2 },
+						     { 0x52, 0x54, 0, 0, 3, 1 } };
+static const struct frame_addresses mate_to_evil = { { 0x52, 0x54, 0, 0, 3, 1 },
+						     { 0x52, 0x54, 0, 0, 3, 2 } };
 
 enum { RACE_MSEC = 800, GSO_SIZE = 1440 };
 
 /* The test itself failed: an honest step did not work. */
 void __attribute__((noreturn, format(printf, 1, 2))) broken_test(const char *format, ...);
 
-static inline void put_desc(struct front_ring *ring, unsigned index, uint64_t addr, uint32_t len, uint16_t flags,
-			    uint16_t next)
+static inline void put_desc(struct front_ring *ring, unsigned index, uint64_t addr, uint32_t len,
+			    uint16_t flags, uint16_t next)
 {
 	ring->desc[index] = (struct vring_desc){ addr, len, flags, next };
 }

@@ -14,7 +14,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-static int request_fd(struct front *evil, uint32_t request, uint64_t index, const int *fds, unsigned count)
+static int request_fd(struct front *evil, uint32_t request, uint64_t index, const int *fds,
+		      unsigned count)
 {
 	return front_request(evil, request, &index, sizeof(index), fds, count);
 }
@@ -45,7 +46,8 @@ static void traffic(struct front *evil, struct front *mate)
 /* Kick and call of every kind of file there is. */
 static void wrong_kinds(struct front *evil, struct front *mate)
 {
-	int pipes[2], pair[2], timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), epoll = epoll_create1(0);
+	int pipes[2], pair[2], timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK),
+			       epoll = epoll_create1(0);
 	struct itimerspec often = { { 0, 1000 }, { 0, 1000 } };
 	struct epoll_event event = { .events = EPOLLIN };
 
@@ -56,9 +58,19 @@ static void wrong_kinds(struct front *evil, struct front *mate)
 		broken_test("no epoll");
 	while (send(pair[0], "0123456789abcdef", 16, MSG_DONTWAIT) > 0)
 		;
-	const int kinds[] = { open("/", O_RDONLY | O_DIRECTORY), pipes[0], pipes[1], pair[0], pair[1], timer, epoll,
-			      evil->socket, evil->memfd, open("/dev/null", O_RDWR), open("/dev/zero", O_RDWR),
-			      open("/proc/self/status", O_RDONLY), open("/tmp", O_PATH) };
+	const int kinds[] = { open("/", O_RDONLY | O_DIRECTORY),
+			      pipes[0],
+			      pipes[1],
+			      pair[0],
+			      pair[1],
+			      timer,
+			      epoll,
+			      evil->socket,
+			      evil->memfd,
+			      open("/dev/null", O_RDWR),
+			      open("/dev/zero", O_RDWR),
+			      open("/proc/self/status", O_RDONLY),
+			      open("/tmp", O_PATH) };
 
 	for (unsigned i = 0; i < 2 * sizeof(kinds) / sizeof(kinds[0]); i++) {
 		uint32_t request = i % 2 ? VU_SET_VRING_KICK : VU_SET_VRING_CALL;
@@ -79,9 +91,16 @@ static void wrong_memory(struct front *evil, struct front *mate)
 
 	if (pipe(pipes))
 		broken_test("no pipe");
-	const int kinds[] = { open("/", O_RDONLY | O_DIRECTORY), pipes[0], epoll_create1(0), eventfd(0, 0), evil->socket,
-			      open("/dev/zero", O_RDWR), open("/dev/null", O_RDWR), open("/proc/self/mem", O_RDWR),
-			      open("/proc/self/exe", O_RDONLY), open("/tmp", O_PATH) };
+	const int kinds[] = { open("/", O_RDONLY | O_DIRECTORY),
+			      pipes[0],
+			      epoll_create1(0),
+			      eventfd(0, 0),
+			      evil->socket,
+			      open("/dev/zero", O_RDWR),
+			      open("/dev/null", O_RDWR),
+			      open("/proc/self/mem", O_RDWR),
+			      open("/proc/self/exe", O_RDONLY),
+			      open("/tmp", O_PATH) };
 
 	for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		struct vu_mem_table table = { .count = 1, .regions[0] = evil->regions[0] };
@@ -97,8 +116,10 @@ static void wrong_memory(struct front *evil, struct front *mate)
 /* More descriptors than a message may have, and on messages that have none. */
 static void too_many(struct front *evil, struct front *mate)
 {
-	static const uint32_t requests[] = { VU_SET_OWNER, VU_GET_FEATURES, VU_SET_MEM_TABLE, VU_SET_VRING_KICK,
-					     VU_SET_VRING_CALL, VU_SET_VRING_ERR, VU_ADD_MEM_REG, 200 };
+	static const uint32_t requests[] = { VU_SET_OWNER,      VU_GET_FEATURES,
+					     VU_SET_MEM_TABLE,  VU_SET_VRING_KICK,
+					     VU_SET_VRING_CALL, VU_SET_VRING_ERR,
+					     VU_ADD_MEM_REG,    200 };
 	static const unsigned counts[] = { 1, 2, 8, 9, 64, 253 };
 	int fds[253];
 	uint8_t payload[40] = { 0 };
@@ -107,7 +128,8 @@ static void too_many(struct front *evil, struct front *mate)
 		fds[i] = dup(evil->rings[0].kick_fd);
 	for (unsigned i = 0; i < 8; i++)
 		for (unsigned j = 0; j < 6; j++) {
-			struct vu_header header = { requests[i], VU_VERSION | VU_NEED_REPLY, i % 2 ? 8 : 0 };
+			struct vu_header header = { requests[i], VU_VERSION | VU_NEED_REPLY,
+						    i % 2 ? 8 : 0 };
 			uint64_t answer;
 
 			if (front_disconnected(evil, 0))
@@ -131,7 +153,9 @@ static void fd_a_byte(struct front *evil, struct front *mate)
 			struct cmsghdr align;
 		} control = { 0 };
 		struct iovec iov = { (uint8_t *)&header + i, 1 };
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		struct msghdr msg = { .msg_iov = &iov,
+				      .msg_iovlen = 1,
+				      .msg_control = &control,
 				      .msg_controllen = sizeof(control) };
 
 		control.align = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
@@ -191,7 +215,8 @@ static void call_full(struct front *evil, struct front *mate)
 	int fd = eventfd(UINT32_MAX, 0);
 
 	fill(fd);
-	if (request_fd(evil, VU_SET_VRING_CALL, 0, &fd, 1) || request_fd(evil, VU_SET_VRING_CALL, 1, &fd, 1))
+	if (request_fd(evil, VU_SET_VRING_CALL, 0, &fd, 1) ||
+	    request_fd(evil, VU_SET_VRING_CALL, 1, &fd, 1))
 		return; /* refused: fine */
 	for (unsigned i = 0; i < 5; i++)
 		traffic(evil, mate);
@@ -250,6 +275,7 @@ static void call_refilled_and_messages(struct front *evil, struct front *mate)
 static void kick_full(struct front *evil, struct front *mate)
 {
 	fill(front_tx(evil)->kick_fd);
+	fcntl(front_tx(evil)->kick_fd, F_SETFL, O_NONBLOCK); /* only vifd is to suffer */
 	traffic(evil, mate);
 	front_sleep_us(1000000);
 }
@@ -259,7 +285,8 @@ static void call_is_kick(struct front *evil, struct front *mate)
 {
 	int fd = front_tx(evil)->kick_fd;
 
-	if (request_fd(evil, VU_SET_VRING_CALL, 0, &fd, 1) || request_fd(evil, VU_SET_VRING_CALL, 1, &fd, 1) ||
+	if (request_fd(evil, VU_SET_VRING_CALL, 0, &fd, 1) ||
+	    request_fd(evil, VU_SET_VRING_CALL, 1, &fd, 1) ||
 	    request_fd(evil, VU_SET_VRING_KICK, 0, &fd, 1))
 		broken_test("evil: refused %s", evil->fault);
 	for (unsigned i = 0; i < 10; i++)
@@ -272,7 +299,8 @@ static void replaced(struct front *evil, struct front *mate)
 	for (unsigned i = 0; i < 1500; i++) {
 		int fd = eventfd(0, EFD_NONBLOCK);
 
-		if (request_fd(evil, i % 3 ? VU_SET_VRING_CALL : VU_SET_VRING_KICK, i % 2, &fd, 1) == 1)
+		if (request_fd(evil, i % 3 ? VU_SET_VRING_CALL : VU_SET_VRING_KICK, i % 2, &fd,
+			       1) == 1)
 			broken_test("evil: refused");
 		close(fd);
 	}

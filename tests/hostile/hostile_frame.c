@@ -10,7 +10,8 @@
 static uint8_t frame[FRONT_FRAME_MAX + 65536];
 
 /* Send and get the buffer back. */
-static void send(struct front *evil, const struct virtio_net_hdr_v1 *hdr, unsigned len, const struct front_layout *layout)
+static void send(struct front *evil, const struct virtio_net_hdr_v1 *hdr, unsigned len,
+		 const struct front_layout *layout)
 {
 	if (front_send(evil, hdr, frame, len, layout, 2000) || front_drain(evil, 0, 2000))
 		broken_test("evil: %s", evil->fault);
@@ -36,7 +37,8 @@ static void runts(struct front *evil, struct front *mate)
 	for (unsigned len = 0; len < 14; len++) {
 		send(evil, NULL, len, NULL);
 		send(evil, NULL, len, &(struct front_layout){ .first = 5, .piece = 3 });
-		send(evil, NULL, len, &(struct front_layout){ .first = 12, .piece = 1, .indirect = true });
+		send(evil, NULL, len,
+		     &(struct front_layout){ .first = 12, .piece = 1, .indirect = true });
 	}
 	still_works(evil, mate);
 }
@@ -57,7 +59,8 @@ static void oversize(struct front *evil, struct front *mate)
 	frame_udp(frame, &evil_to_mate, 1, 100);
 	for (unsigned len = FRONT_FRAME_MAX + 1; len < FRONT_FRAME_MAX + 65536; len += 8191) {
 		send(evil, NULL, len, NULL);
-		send(evil, NULL, len, &(struct front_layout){ .first = 12, .piece = 4096, .indirect = true });
+		send(evil, NULL, len,
+		     &(struct front_layout){ .first = 12, .piece = 4096, .indirect = true });
 	}
 	still_works(evil, mate);
 }
@@ -68,7 +71,8 @@ static void length_overflow(struct front *evil, struct front *mate)
 	struct vring_desc *table = (void *)evil->scratch;
 
 	for (unsigned i = 0; i < 500; i++)
-		table[i] = (struct vring_desc){ FRONT_GPA, (uint32_t)evil->mem_len, i < 499 ? VRING_DESC_F_NEXT : 0,
+		table[i] = (struct vring_desc){ FRONT_GPA, (uint32_t)evil->mem_len,
+						i < 499 ? VRING_DESC_F_NEXT : 0,
 						(uint16_t)(i + 1) };
 	put_desc(front_tx(evil), 0, front_gpa(evil, table), 500 * 16, VRING_DESC_F_INDIRECT, 0);
 	offer(front_tx(evil), 0);
@@ -80,7 +84,8 @@ static void too_many_fragments(struct front *evil, struct front *mate)
 {
 	unsigned len = frame_udp(frame, &evil_to_mate, 1, 900);
 
-	send(evil, NULL, len, &(struct front_layout){ .first = 12, .piece = 1, .gap = 1, .indirect = true });
+	send(evil, NULL, len,
+	     &(struct front_layout){ .first = 12, .piece = 1, .gap = 1, .indirect = true });
 	send(evil, NULL, len, &(struct front_layout){ .first = 12, .piece = 1, .gap = 1 });
 	still_works(evil, mate);
 }
@@ -90,7 +95,8 @@ static void many_fragments(struct front *evil, struct front *mate)
 {
 	unsigned len = frame_udp(frame, &evil_to_mate, 1, 512 - 12 - FRAME_UDP_HEADERS);
 
-	send(evil, NULL, len, &(struct front_layout){ .first = 1, .piece = 1, .gap = 2, .indirect = true });
+	send(evil, NULL, len,
+	     &(struct front_layout){ .first = 1, .piece = 1, .gap = 2, .indirect = true });
 	front_sleep_us(20000);
 	if (mate_receives(mate) != 1)
 		broken_test("a frame in 512 pieces did not arrive");
@@ -118,25 +124,35 @@ static unsigned build(enum kind kind, unsigned payload_len, struct virtio_net_hd
 struct header_lie {
 	enum kind kind;
 	unsigned payload_len;
-	struct virtio_net_hdr_v1 set;   /* instead of the good header */
+	struct virtio_net_hdr_v1 set; /* instead of the good header */
 };
 
-enum { CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM, V4 = VIRTIO_NET_HDR_GSO_TCPV4, V6 = VIRTIO_NET_HDR_GSO_TCPV6, USO = 5 };
+enum {
+	CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+	V4 = VIRTIO_NET_HDR_GSO_TCPV4,
+	V6 = VIRTIO_NET_HDR_GSO_TCPV6,
+	USO = 5
+};
 
-static void send_lies(struct front *evil, struct front *mate, const struct header_lie *lies, unsigned count)
+static void send_lies(struct front *evil, struct front *mate, const struct header_lie *lies,
+		      unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
 		struct virtio_net_hdr_v1 hdr;
 		unsigned len = build(lies[i].kind, lies[i].payload_len, &hdr);
 
 		send(evil, &lies[i].set, len, NULL);
-		send(evil, &lies[i].set, len, &(struct front_layout){ .first = 3, .piece = 700, .indirect = true });
+		send(evil, &lies[i].set, len,
+		     &(struct front_layout){ .first = 3, .piece = 700, .indirect = true });
 	}
 	still_works(evil, mate);
 }
 
 #define LIES(list) send_lies(evil, mate, list, sizeof(list) / sizeof(list[0]))
-#define HDR(...) { __VA_ARGS__ }
+#define HDR(...)                                                                                   \
+	{                                                                                          \
+		__VA_ARGS__                                                                        \
+	}
 
 static void bad_csum(struct front *evil, struct front *mate)
 {
@@ -148,8 +164,12 @@ static void bad_csum(struct front *evil, struct front *mate)
 		{ UDP, 100, HDR(.flags = CSUM, .csum_start = 0xffff, .csum_offset = 43) },
 		{ UDP, 100, HDR(.flags = CSUM, .csum_start = 0xfffe, .csum_offset = 2) },
 		{ UDP, 100, HDR(.flags = CSUM, .csum_start = 34, .csum_offset = 115) },
-		{ UDP, 100, HDR(.flags = CSUM, .csum_start = 0, .csum_offset = 0) },   /* onto the MAC address */
-		{ UDP, 100, HDR(.flags = CSUM, .csum_start = 14, .csum_offset = 12) }, /* onto the IP address */
+		{ UDP, 100,
+		  HDR(.flags = CSUM, .csum_start = 0,
+		      .csum_offset = 0) }, /* onto the MAC address */
+		{ UDP, 100,
+		  HDR(.flags = CSUM, .csum_start = 14,
+		      .csum_offset = 12) }, /* onto the IP address */
 	};
 	LIES(lies);
 }
@@ -157,8 +177,12 @@ static void bad_csum(struct front *evil, struct front *mate)
 static void bad_gso_size(struct front *evil, struct front *mate)
 {
 	static const struct header_lie lies[] = {
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 0, .csum_start = 34, .csum_offset = 16) },
-		{ TCP6, 9000, HDR(.flags = CSUM, .gso_type = V6, .gso_size = 0, .csum_start = 54, .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 0, .csum_start = 34,
+		      .csum_offset = 16) },
+		{ TCP6, 9000,
+		  HDR(.flags = CSUM, .gso_type = V6, .gso_size = 0, .csum_start = 54,
+		      .csum_offset = 16) },
 	};
 	LIES(lies);
 }
@@ -166,12 +190,24 @@ static void bad_gso_size(struct front *evil, struct front *mate)
 static void bad_gso_type(struct front *evil, struct front *mate)
 {
 	static const struct header_lie lies[] = {
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = 2, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = 0x7f, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = V6, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
-		{ TCP6, 9000, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 54, .csum_offset = 16) },
-		{ UDP, 1400, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 300, .csum_start = 34, .csum_offset = 6) },
-		{ ARP, 1400, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 300, .csum_start = 34, .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = 2, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = 0x7f, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = V6, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 16) },
+		{ TCP6, 9000,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 54,
+		      .csum_offset = 16) },
+		{ UDP, 1400,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 300, .csum_start = 34,
+		      .csum_offset = 6) },
+		{ ARP, 1400,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 300, .csum_start = 34,
+		      .csum_offset = 16) },
 	};
 	LIES(lies);
 }
@@ -180,9 +216,14 @@ static void gso_without_csum(struct front *evil, struct front *mate)
 {
 	static const struct header_lie lies[] = {
 		{ TCP4, 9000, HDR(.gso_type = V4, .gso_size = 1400, .hdr_len = 54) },
-		{ TCP4, 9000, HDR(.gso_type = V4, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 34, .csum_offset = 6) },
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 38, .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.gso_type = V4, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 6) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 38,
+		      .csum_offset = 16) },
 	};
 	LIES(lies);
 }
@@ -191,8 +232,12 @@ static void not_negotiated(struct front *evil, struct front *mate)
 {
 	static const struct header_lie lies[] = {
 		{ TCP4, 900, HDR(.flags = CSUM, .csum_start = 34, .csum_offset = 16) },
-		{ TCP4, 9000, HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 34, .csum_offset = 16) },
-		{ TCP6, 9000, HDR(.flags = CSUM, .gso_type = V6, .gso_size = 1400, .csum_start = 54, .csum_offset = 16) },
+		{ TCP4, 9000,
+		  HDR(.flags = CSUM, .gso_type = V4, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 16) },
+		{ TCP6, 9000,
+		  HDR(.flags = CSUM, .gso_type = V6, .gso_size = 1400, .csum_start = 54,
+		      .csum_offset = 16) },
 	};
 	LIES(lies);
 }
@@ -200,7 +245,9 @@ static void not_negotiated(struct front *evil, struct front *mate)
 static void uso_not_negotiated(struct front *evil, struct front *mate)
 {
 	static const struct header_lie lies[] = {
-		{ UDP, 9000, HDR(.flags = CSUM, .gso_type = USO, .gso_size = 1400, .csum_start = 34, .csum_offset = 6) },
+		{ UDP, 9000,
+		  HDR(.flags = CSUM, .gso_type = USO, .gso_size = 1400, .csum_start = 34,
+		      .csum_offset = 6) },
 	};
 	LIES(lies);
 }
@@ -303,7 +350,8 @@ static void strange_stacks(struct front *evil, struct front *mate)
 	for (unsigned tags = 1; tags < 60; tags++) {
 		len = build(TCP4, 9000, &hdr);
 		for (unsigned i = 0; i < tags; i++)
-			memcpy(frame + 12 + 4 * i, i % 2 ? "\x81\x00\x00\x01" : "\x88\xa8\x00\x02", 4);
+			memcpy(frame + 12 + 4 * i, i % 2 ? "\x81\x00\x00\x01" : "\x88\xa8\x00\x02",
+			       4);
 		send(evil, &hdr, len, NULL);
 	}
 	for (unsigned count = 1; count < 120; count++) {
@@ -343,14 +391,15 @@ static void fuzzed(struct front *evil, struct front *mate)
 	while (time_left(start_ns, 3000)) {
 		struct virtio_net_hdr_v1 hdr;
 		unsigned len = build(random_u32() % 4, random_u32() % 4 ? 600 : 9000, &hdr);
-		struct front_layout layout = { random_u32() % 80, 1 + random_u32() % 400, random_u32() % 3,
+		struct front_layout layout = { random_u32() % 80,
+					       1 + len / 200 + random_u32() % 400, random_u32() % 3,
 					       random_u32() % 2 };
 
 		for (unsigned i = random_u32() % 4; i; i--)
 			((uint8_t *)&hdr)[random_u32() % 12] = (uint8_t)random_u32();
 		for (unsigned i = random_u32() % 8; i; i--)
 			frame[random_u32() % 100] = (uint8_t)random_u32();
-		memcpy(frame, evil_to_mate.dst, 6);
+		memcpy(frame, &evil_to_mate, 12); /* mate's address must not move to evil */
 		if (random_u32() % 8 == 0)
 			len = random_u32() % (len + 1);
 		send(evil, &hdr, len, &layout);
@@ -359,7 +408,9 @@ static void fuzzed(struct front *evil, struct front *mate)
 	still_works(evil, mate);
 }
 
-#define NO_OFFLOADS FRONT_BIT(VIRTIO_NET_F_CSUM) | FRONT_BIT(VIRTIO_NET_F_HOST_TSO4) | FRONT_BIT(VIRTIO_NET_F_HOST_TSO6)
+#define NO_OFFLOADS                                                                                \
+	FRONT_BIT(VIRTIO_NET_F_CSUM) | FRONT_BIT(VIRTIO_NET_F_HOST_TSO4) |                         \
+		FRONT_BIT(VIRTIO_NET_F_HOST_TSO6)
 
 const struct scenario frame_scenarios[] = {
 	{ "frame-runts", runts },

@@ -26,8 +26,8 @@ static void connect_only(struct front *evil)
 }
 
 /* Send a request that must be refused, by answer or by hanging up (then the next one gets a new connection). */
-static void expect_refusal(struct front *evil, uint32_t request, const void *payload, uint32_t size, const int *fds,
-			   unsigned fd_count, const char *what)
+static void expect_refusal(struct front *evil, uint32_t request, const void *payload, uint32_t size,
+			   const int *fds, unsigned fd_count, const char *what)
 {
 	if (front_request(evil, request, payload, size, fds, fd_count) == 0)
 		broken_test("accepted: %s", what);
@@ -79,7 +79,8 @@ static void drip(struct front *evil, struct front *mate)
 		send_bytes(evil, (uint8_t *)&header + i, 1);
 		front_sleep_us(2000);
 	}
-	if (front_reply(evil, VU_GET_FEATURES, &features, sizeof(features), 2000) != sizeof(features))
+	if (front_reply(evil, VU_GET_FEATURES, &features, sizeof(features), 2000) !=
+	    sizeof(features))
 		broken_test("a message in pieces was not answered");
 }
 
@@ -137,7 +138,8 @@ static void unknown(struct front *evil, struct front *mate)
 
 	connect_anew(evil);
 	for (unsigned i = 0; i < 6; i++)
-		expect_refusal(evil, requests[i], &payload, sizeof(payload), NULL, 0, "an unknown request");
+		expect_refusal(evil, requests[i], &payload, sizeof(payload), NULL, 0,
+			       "an unknown request");
 }
 
 /* Ask and never listen to the answers. */
@@ -176,7 +178,8 @@ static void ask_and_leave(struct front *evil, struct front *mate)
 static void ring_numbers(struct front *evil, struct front *mate)
 {
 	static const uint32_t indices[] = { 2, 32, 255, 256, 65535, 0x80000000, 0xffffffff };
-	static const uint32_t requests[] = { VU_SET_VRING_NUM, VU_SET_VRING_BASE, VU_SET_VRING_ENABLE };
+	static const uint32_t requests[] = { VU_SET_VRING_NUM, VU_SET_VRING_BASE,
+					     VU_SET_VRING_ENABLE };
 
 	connect_anew(evil);
 	for (unsigned i = 0; i < 7; i++) {
@@ -185,10 +188,13 @@ static void ring_numbers(struct front *evil, struct front *mate)
 		uint64_t kick = indices[i];
 
 		for (unsigned j = 0; j < 3; j++)
-			expect_refusal(evil, requests[j], &state, sizeof(state), NULL, 0, "a ring that does not exist");
-		expect_refusal(evil, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0, "addresses of no ring");
+			expect_refusal(evil, requests[j], &state, sizeof(state), NULL, 0,
+				       "a ring that does not exist");
+		expect_refusal(evil, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0,
+			       "addresses of no ring");
 		if (indices[i] < 256)
-			expect_refusal(evil, VU_SET_VRING_KICK, &kick, 8, &evil->rings[0].kick_fd, 1, "a kick of no ring");
+			expect_refusal(evil, VU_SET_VRING_KICK, &kick, 8, &evil->rings[0].kick_fd,
+				       1, "a kick of no ring");
 	}
 }
 
@@ -200,12 +206,14 @@ static void ring_sizes(struct front *evil, struct front *mate)
 	for (unsigned i = 0; i < 8; i++) {
 		struct vu_vring_state state = { 1, sizes[i] };
 
-		expect_refusal(evil, VU_SET_VRING_NUM, &state, sizeof(state), NULL, 0, "an illegal ring size");
+		expect_refusal(evil, VU_SET_VRING_NUM, &state, sizeof(state), NULL, 0,
+			       "an illegal ring size");
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		struct vu_vring_state state = { 1, i ? 0xffffffff : 65536 };
 
-		expect_refusal(evil, VU_SET_VRING_BASE, &state, sizeof(state), NULL, 0, "an illegal ring position");
+		expect_refusal(evil, VU_SET_VRING_BASE, &state, sizeof(state), NULL, 0,
+			       "an illegal ring position");
 	}
 }
 
@@ -214,10 +222,19 @@ static void ring_addresses(struct front *evil, struct front *mate)
 {
 	struct front_ring *ring = front_tx(evil);
 	uint64_t end = (uintptr_t)evil->mem + evil->mem_len, good = (uintptr_t)ring->desc;
-	uint64_t bad[] = { 0, 16, end, end - 16, end - 4096 + 16, UINT64_MAX & ~15ull, good + 1, good - (1 << 30) };
+	uint64_t bad[] = { 0,
+			   16,
+			   end,
+			   end - 16,
+			   end - 4096 + 16,
+			   UINT64_MAX & ~15ull,
+			   good + 1,
+			   good - (1 << 30) };
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]) * 3; i++) {
-		struct vu_vring_addr addr = { 1, 0, good, (uintptr_t)ring->used, (uintptr_t)ring->avail, 0 };
+		struct vu_vring_addr addr = {
+			1, 0, good, (uintptr_t)ring->used, (uintptr_t)ring->avail, 0
+		};
 		uint64_t *const fields[] = { &addr.desc, &addr.used, &addr.avail };
 
 		connect_anew(evil);
@@ -242,11 +259,18 @@ static void random_order(struct front *evil, struct front *mate)
 	connect_anew(evil);
 	while (time_left(start_ns, 3000)) {
 		struct front_ring *ring = &evil->rings[random_u32() % 2];
-		struct vu_vring_state state = { random_u32() % 16 ? ring->index : random_u32() % 300, 0 };
-		struct vu_vring_addr addr = { state.index, 0, (uintptr_t)ring->desc, (uintptr_t)ring->used,
-					      (uintptr_t)ring->avail, 0 };
+		struct vu_vring_state state = { random_u32() % 16 ? ring->index
+								  : random_u32() % 300,
+						0 };
+		struct vu_vring_addr addr = { state.index,
+					      0,
+					      (uintptr_t)ring->desc,
+					      (uintptr_t)ring->used,
+					      (uintptr_t)ring->avail,
+					      0 };
 		struct vu_mem_table table = { .count = 1, .regions[0] = evil->regions[0] };
-		uint64_t u64 = state.index & 0xff, features = random_u32() % 4 ? evil->features : random_u32();
+		uint64_t u64 = state.index & 0xff,
+			 features = random_u32() % 4 ? evil->features : random_u32();
 
 		if (random_u32() % 16 == 0)
 			table.regions[0].size = random_u32() & ~4095u;
@@ -301,7 +325,8 @@ static void features(struct front *evil, struct front *mate)
 	connect_anew(evil);
 	expect_refusal(evil, VU_SET_FEATURES, &all, 8, NULL, 0, "features that were not offered");
 	expect_refusal(evil, VU_SET_FEATURES, &packed, 8, NULL, 0, "packed rings");
-	expect_refusal(evil, VU_SET_PROTOCOL_FEATURES, &all, 8, NULL, 0, "protocol features that were not offered");
+	expect_refusal(evil, VU_SET_PROTOCOL_FEATURES, &all, 8, NULL, 0,
+		       "protocol features that were not offered");
 }
 
 /* Gone in the middle of everything, with frames in flight both ways. */

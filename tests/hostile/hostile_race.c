@@ -14,7 +14,7 @@ enum { NEXT = VRING_DESC_F_NEXT, WRITE = VRING_DESC_F_WRITE, INDIRECT = VRING_DE
 /* A place in guest memory and the values that take turns there. */
 struct flip {
 	void *at;
-	unsigned len;           /* 1, 2, 4 or 8 bytes */
+	unsigned len; /* 1, 2, 4 or 8 bytes */
 	uint64_t good, bad;
 };
 
@@ -63,8 +63,8 @@ static void *flip_thread(void *arg)
 }
 
 /* Offer head 0 of ring again and again while the flips go on; revive the ring whenever it was given up. */
-static void race(struct front *evil, struct front *mate, struct front_ring *ring, const struct flip *flips,
-		 unsigned count, void (*set_up)(struct front *evil))
+static void race(struct front *evil, struct front *mate, struct front_ring *ring,
+		 const struct flip *flips, unsigned count, void (*set_up)(struct front *evil))
 {
 	struct flipper flipper = { .flips = flips, .count = count };
 	uint64_t start_ns = front_now_ns();
@@ -88,7 +88,8 @@ static void race(struct front *evil, struct front *mate, struct front_ring *ring
 	pthread_join(flipper.thread, NULL);
 }
 
-#define RACE(ring, flips, set_up) race(evil, mate, ring, flips, sizeof(flips) / sizeof(flips[0]), set_up)
+#define RACE(ring, flips, set_up)                                                                  \
+	race(evil, mate, ring, flips, sizeof(flips) / sizeof(flips[0]), set_up)
 
 static struct vring_desc *table_of(struct front *evil)
 {
@@ -195,10 +196,10 @@ static void headers(struct front *evil, struct front *mate)
 {
 	uint8_t *frame = evil->scratch + evil->header_len;
 	const struct flip flips[] = {
-		{ frame + 12, 2, 0x0008, 0xdd86 },	  { frame + 12, 2, 0x0008, 0x0081 },
-		{ frame + 14, 1, 0x45, 0x4f },		  { frame + 14, 1, 0x45, 0x60 },
-		{ frame + 16, 2, 0x5023, 0xffff },	  { frame + 23, 1, 6, 17 },
-		{ frame + 46, 1, 0x50, 0xf0 },		  { frame + 46, 1, 0x50, 0 },
+		{ frame + 12, 2, 0x0008, 0xdd86 }, { frame + 12, 2, 0x0008, 0x0081 },
+		{ frame + 14, 1, 0x45, 0x4f },     { frame + 14, 1, 0x45, 0x60 },
+		{ frame + 16, 2, 0x5023, 0xffff }, { frame + 23, 1, 6, 17 },
+		{ frame + 46, 1, 0x50, 0xf0 },     { frame + 46, 1, 0x50, 0 },
 		{ frame, 1, 0x52, 0x53 },
 	};
 	RACE(front_tx(evil), flips, set_up_frame);
@@ -255,11 +256,14 @@ static void fuzzed(struct front *evil, struct front *mate)
 		for (unsigned i = 0; i < 96; i++) {
 			struct vring_desc *desc = i < 64 ? &ring->desc[i] : &table_of(evil)[i - 64];
 
-			desc->addr = random_u32() % 32 ? front_gpa(evil, evil->scratch + random_u32() % 100000)
-						       : random_u32();
+			desc->addr = random_u32() % 32
+					     ? front_gpa(evil,
+							 evil->scratch + random_u32() % 100000)
+					     : random_u32();
 			desc->len = random_u32() % 32 ? random_u32() % 2000 : random_u32();
 			desc->flags = random_u32() % 4 ? NEXT : 0;
-			desc->next = (uint16_t)(random_u32() % 64 ? i + 1 + random_u32() % 4 : random_u32());
+			desc->next = (uint16_t)(random_u32() % 64 ? i + 1 + random_u32() % 4
+								  : random_u32());
 			if (random_u32() % 16 == 0)
 				desc->flags = (uint16_t)(random_u32() % 8);
 			if (random_u32() % 8 == 0) {

@@ -7,7 +7,12 @@
 
 #include <string.h>
 
-enum { NEXT = VRING_DESC_F_NEXT, WRITE = VRING_DESC_F_WRITE, INDIRECT = VRING_DESC_F_INDIRECT, FRAMES = 40 };
+enum {
+	NEXT = VRING_DESC_F_NEXT,
+	WRITE = VRING_DESC_F_WRITE,
+	INDIRECT = VRING_DESC_F_INDIRECT,
+	FRAMES = 40
+};
 
 static uint64_t buffer(struct front *evil)
 {
@@ -135,7 +140,8 @@ static void never_consumed(struct front *evil, struct front *mate)
 static void onto_the_rings(struct front *evil, struct front *mate)
 {
 	struct front_ring *ring = front_rx(evil);
-	void *const targets[] = { ring->desc, ring->avail, ring->used, front_tx(evil)->desc, front_tx(evil)->used };
+	void *const targets[] = { ring->desc, ring->avail, ring->used, front_tx(evil)->desc,
+				  front_tx(evil)->used };
 
 	for (unsigned round = 0; round < 200; round++) {
 		uint64_t target = front_gpa(evil, targets[round % 5]);
@@ -158,7 +164,8 @@ static void longest_chains(struct front *evil, struct front *mate)
 	uint64_t start_ns = front_now_ns();
 
 	for (unsigned i = 0; i < ring->size; i++)
-		put_desc(ring, i, buffer(evil), 1, i + 1 < ring->size ? NEXT | WRITE : WRITE, (uint16_t)(i + 1));
+		put_desc(ring, i, buffer(evil), 1, i + 1 < ring->size ? NEXT | WRITE : WRITE,
+			 (uint16_t)(i + 1));
 	for (unsigned i = 0; i < ring->size; i++)
 		front_push(ring, 0);
 	front_publish(ring);
@@ -176,7 +183,8 @@ static void over_regions(struct front *evil, struct front *mate)
 	offer(front_rx(evil), 0);
 	mate_sends(mate, 1);
 	if (front_rx(evil)->used->idx != 1 ||
-	    frame_udp_check(data + evil->header_len, front_rx(evil)->used->ring[0].len - evil->header_len) != 0)
+	    frame_udp_check(data + evil->header_len,
+			    front_rx(evil)->used->ring[0].len - evil->header_len) != 0)
 		broken_test("a frame into a buffer across two regions is not whole");
 }
 

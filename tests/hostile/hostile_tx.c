@@ -22,7 +22,8 @@ static struct parts prepare(struct front *evil)
 	uint32_t len = good_frame(evil);
 	uint8_t *table = evil->scratch + 65536;
 
-	return (struct parts){ front_tx(evil), front_gpa(evil, evil->scratch), front_gpa(evil, table), len, (void *)table };
+	return (struct parts){ front_tx(evil), front_gpa(evil, evil->scratch),
+			       front_gpa(evil, table), len, (void *)table };
 }
 
 static void loop(struct front *evil, struct front *mate)
@@ -188,6 +189,24 @@ static void table_in_chain(struct front *evil, struct front *mate)
 	offer(p.ring, 0);
 }
 
+/* Legal, if unusual, and to be handled: plain descriptors, then a table (§2.7.5.3.2). */
+static void table_after_chain(struct front *evil, struct front *mate)
+{
+	struct parts p = prepare(evil);
+
+	p.table[0] = (struct vring_desc){ p.good + 64, 10, NEXT, 1 };
+	p.table[1] = (struct vring_desc){ p.good + 74, p.len - 74, 0, 0 };
+	put_desc(p.ring, 0, p.good, 12, NEXT, 1);
+	put_desc(p.ring, 1, p.good + 12, 52, NEXT, 2);
+	put_desc(p.ring, 2, p.table_gpa, 32, INDIRECT, 0);
+	offer(p.ring, 0);
+	if (!all_used(p.ring, 2000))
+		broken_test("a table behind plain descriptors was not taken");
+	front_sleep_us(20000);
+	if (mate_receives(mate) < 1)
+		broken_test("a frame in plain descriptors and a table did not arrive");
+}
+
 static void table_with_next(struct front *evil, struct front *mate)
 {
 	struct parts p = prepare(evil);
@@ -293,7 +312,9 @@ static void transmit_the_ring(struct front *evil, struct front *mate)
 	struct front_ring *ring = front_tx(evil);
 
 	for (unsigned i = 0; i < 3000; i++) {
-		void *part = i % 3 == 0 ? (void *)ring->desc : i % 3 == 1 ? (void *)ring->avail : (void *)ring->used;
+		void *part = i % 3 == 0   ? (void *)ring->desc
+			     : i % 3 == 1 ? (void *)ring->avail
+					  : (void *)ring->used;
 
 		put_desc(ring, i % 64, front_gpa(evil, part), 500, 0, 0);
 		offer(ring, i % 64);
@@ -375,8 +396,10 @@ const struct scenario tx_scenarios[] = {
 	{ "tx-nested-table", nested_table },
 	{ "tx-nested-table-later", nested_table_later },
 	{ "tx-table-in-chain", table_in_chain },
+	{ "tx-table-after-chain", table_after_chain },
 	{ "tx-table-with-next", table_with_next },
-	{ "tx-table-not-negotiated", table_not_negotiated, .without = FRONT_BIT(VIRTIO_RING_F_INDIRECT_DESC) },
+	{ "tx-table-not-negotiated", table_not_negotiated,
+	  .without = FRONT_BIT(VIRTIO_RING_F_INDIRECT_DESC) },
 	{ "tx-table-odd-length", table_odd_length },
 	{ "tx-table-empty", table_empty },
 	{ "tx-table-huge", table_huge },

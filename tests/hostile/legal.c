@@ -24,13 +24,15 @@ enum { WAIT_MSEC = 3000, RX_LARGE = 66000, CHAIN_LIMIT = 500 };
 struct trial {
 	unsigned size;
 	bool indirect, event_idx, in_order, mergeable, modern;
-	bool plain_receiver;            /* b takes no offloads: it must get finished checksums and segments */
+	bool plain_receiver; /* b takes no offloads: it must get finished checksums and segments */
 	unsigned rx_chain, pairs, regions;
 	uint16_t base;
 };
 
-static const struct frame_addresses a_to_b = { { 0x52, 0x54, 0, 0, 2, 2 }, { 0x52, 0x54, 0, 0, 2, 1 } };
-static const struct frame_addresses b_to_a = { { 0x52, 0x54, 0, 0, 2, 1 }, { 0x52, 0x54, 0, 0, 2, 2 } };
+static const struct frame_addresses a_to_b = { { 0x52, 0x54, 0, 0, 2, 2 },
+					       { 0x52, 0x54, 0, 0, 2, 1 } };
+static const struct frame_addresses b_to_a = { { 0x52, 0x54, 0, 0, 2, 1 },
+					       { 0x52, 0x54, 0, 0, 2, 2 } };
 static const char *paths[2];
 static struct front fronts[2];
 static uint64_t trials, frames;
@@ -39,13 +41,14 @@ static uint8_t sent[FRONT_FRAME_MAX], got[FRONT_FRAME_MAX];
 
 static void __attribute__((noreturn)) failed(const char *what)
 {
-	errx(EXIT_FAILURE, "%s: %s (a: %s) (b: %s)", trial_name, what, fronts[0].fault, fronts[1].fault);
+	errx(EXIT_FAILURE, "%s: %s (a: %s) (b: %s)", trial_name, what, fronts[0].fault,
+	     fronts[1].fault);
 }
 
 static void open_front(struct front *front, const char *path, const struct trial *trial, bool plain)
 {
-	uint64_t offloads = FRONT_BIT(VIRTIO_NET_F_GUEST_CSUM) | FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) |
-			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO6);
+	uint64_t offloads = FRONT_BIT(VIRTIO_NET_F_GUEST_CSUM) |
+			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) | FRONT_BIT(VIRTIO_NET_F_GUEST_TSO6);
 	uint64_t features = FRONT_BIT(VIRTIO_NET_F_CSUM) | FRONT_BIT(VIRTIO_NET_F_HOST_TSO4) |
 			    FRONT_BIT(VIRTIO_NET_F_HOST_TSO6) | FRONT_BIT(27 /* ANY_LAYOUT */) |
 			    FRONT_BIT(VIRTIO_NET_F_MQ) | (plain ? 0 : offloads);
@@ -61,7 +64,8 @@ static void open_front(struct front *front, const char *path, const struct trial
 	struct front_config config = {
 		.path = path,
 		.features = features,
-		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK) | FRONT_BIT(VU_PROTOCOL_F_MQ),
+		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK) |
+				     FRONT_BIT(VU_PROTOCOL_F_MQ),
 		.size = { trial->size, trial->size },
 		.rx_buf_len = trial->mergeable ? per_buffer * chain : RX_LARGE,
 		.rx_chain = chain,
@@ -90,7 +94,8 @@ static unsigned receive(struct front *front, struct virtio_net_hdr_v1 *hdr)
 			if (len < 0)
 				failed("the protocol was broken");
 			if (len > 0) {
-				const char *wrong = frame_hdr_wrong(hdr, got, (unsigned)len, front->features);
+				const char *wrong = frame_hdr_wrong(hdr, got, (unsigned)len,
+								    front->features);
 
 				if (wrong)
 					failed(wrong);
@@ -104,8 +109,8 @@ static unsigned receive(struct front *front, struct virtio_net_hdr_v1 *hdr)
 	}
 }
 
-static void queue(struct front *front, unsigned pair, const struct virtio_net_hdr_v1 *hdr, unsigned len,
-		  const struct front_layout *layout)
+static void queue(struct front *front, unsigned pair, const struct virtio_net_hdr_v1 *hdr,
+		  unsigned len, const struct front_layout *layout)
 {
 	struct front_ring *ring = &front->rings[2 * pair + 1];
 
@@ -130,8 +135,8 @@ static struct front_layout fit(const struct front *front, struct front_layout la
 	return layout;
 }
 
-static void send_udp(struct front *from, struct front *to, const struct frame_addresses *addresses, unsigned pair,
-		     const struct front_layout *layout, unsigned burst)
+static void send_udp(struct front *from, struct front *to, const struct frame_addresses *addresses,
+		     unsigned pair, const struct front_layout *layout, unsigned burst)
 {
 	static const unsigned lens[] = { 8, 9, 20, 80, 150, 214, 600, 1472 };
 	static uint64_t number;
@@ -153,7 +158,8 @@ static void send_udp(struct front *from, struct front *to, const struct frame_ad
 }
 
 /* A TCP frame of 64 KiB; the receiver gets it whole, or all of its segments. */
-static void send_large(struct front *from, struct front *to, const struct frame_addresses *addresses, unsigned pair,
+static void send_large(struct front *from, struct front *to,
+		       const struct frame_addresses *addresses, unsigned pair,
 		       const struct front_layout *layout, bool ipv6)
 {
 	static uint32_t seq;
@@ -170,7 +176,8 @@ static void send_large(struct front *from, struct front *to, const struct frame_
 
 		if (part <= 0 || at != seq + done)
 			failed("wrong bytes in a large TCP frame");
-		if (done == 0 && (to->features & FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4)) && part != (int)payload)
+		if (done == 0 && (to->features & FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4)) &&
+		    part != (int)payload)
 			failed("a large TCP frame was not passed whole");
 		done += (unsigned)part;
 	}
@@ -191,11 +198,12 @@ static void run(const struct trial *trial)
 	/* A receiver without offloads gets 46 segments at once: it needs the room for them. */
 	bool large = !plain || trial->size >= 64;
 
-	snprintf(trial_name, sizeof(trial_name), "size %u%s%s%s%s%s%s chain %u pairs %u regions %u base %u", trial->size,
+	snprintf(trial_name, sizeof(trial_name),
+		 "size %u%s%s%s%s%s%s chain %u pairs %u regions %u base %u", trial->size,
 		 trial->indirect ? " indirect" : "", trial->event_idx ? " event-idx" : "",
 		 trial->in_order ? " in-order" : "", trial->mergeable ? " mergeable" : "",
-		 trial->modern ? " version-1" : "", plain ? " plain-receiver" : "", trial->rx_chain, trial->pairs,
-		 trial->regions, trial->base);
+		 trial->modern ? " version-1" : "", plain ? " plain-receiver" : "", trial->rx_chain,
+		 trial->pairs, trial->regions, trial->base);
 	open_front(&fronts[0], paths[0], trial, false);
 	open_front(&fronts[1], paths[1], trial, plain);
 
@@ -210,10 +218,12 @@ static void run(const struct trial *trial)
 			send_udp(&fronts[1], &fronts[0], &b_to_a, pair, &layout, burst);
 			if (large) {
 				send_large(&fronts[0], &fronts[1], &a_to_b, pair, &layout, i % 2);
-				send_large(&fronts[1], &fronts[0], &b_to_a, pair, &layout, !(i % 2));
+				send_large(&fronts[1], &fronts[0], &b_to_a, pair, &layout,
+					   !(i % 2));
 			}
 		}
-		if (front_drain(&fronts[0], pair, WAIT_MSEC) || front_drain(&fronts[1], pair, WAIT_MSEC))
+		if (front_drain(&fronts[0], pair, WAIT_MSEC) ||
+		    front_drain(&fronts[1], pair, WAIT_MSEC))
 			failed("not all frames were given back");
 	}
 	front_close(&fronts[0]);
@@ -234,7 +244,8 @@ static void run_sizes(unsigned from, unsigned to)
 {
 	for (unsigned size = from; size <= to; size *= 2)
 		for (unsigned bits = 0; bits < 32; bits++) {
-			struct trial trial = { .size = size, .base = (uint16_t)(bits % 2 ? 65530 : 0) };
+			struct trial trial = { .size = size,
+					       .base = (uint16_t)(bits % 2 ? 65530 : 0) };
 
 			features_of(bits, &trial);
 			run(&trial);
@@ -306,8 +317,9 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } groups[] = {
-	{ "small-rings", small_rings },	    { "medium-rings", medium_rings }, { "large-rings", large_rings },
-	{ "receive-chains", receive_chains }, { "regions", regions },		{ "no-offloads", no_offloads },
+	{ "small-rings", small_rings }, { "medium-rings", medium_rings },
+	{ "large-rings", large_rings }, { "receive-chains", receive_chains },
+	{ "regions", regions },         { "no-offloads", no_offloads },
 	{ "queue-pairs", queue_pairs },
 };
 

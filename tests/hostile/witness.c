@@ -26,9 +26,9 @@ enum { BURST = 8, PERIOD_US = 500, NUMBERED_LEN = 600 };
 struct side {
 	const char *name;
 	struct front front;
-	struct frame_addresses to;      /* of what it sends */
+	struct frame_addresses to; /* of what it sends */
 	uint64_t sent, received, strangers;
-	int64_t newest;                 /* number of the last packet received */
+	int64_t newest; /* number of the last packet received */
 	uint64_t last_ns, longest_gap_ns;
 };
 
@@ -51,7 +51,8 @@ static void open_side(struct side *side, const char *path)
 	struct front_config config = {
 		.path = path,
 		.features = FRONT_BIT(VIRTIO_F_VERSION_1) | FRONT_BIT(VIRTIO_NET_F_MRG_RXBUF) |
-			    FRONT_BIT(VIRTIO_NET_F_GUEST_CSUM) | FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) |
+			    FRONT_BIT(VIRTIO_NET_F_GUEST_CSUM) |
+			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO4) |
 			    FRONT_BIT(VIRTIO_NET_F_GUEST_TSO6) | FRONT_BIT(VIRTIO_RING_F_EVENT_IDX),
 		.protocol_features = FRONT_BIT(VU_PROTOCOL_F_REPLY_ACK),
 		.size = { 1024, 256 },
@@ -82,7 +83,8 @@ static void receive_all(struct side *side)
 	int len;
 
 	while ((len = front_receive(&side->front, 0, &hdr, frame, sizeof(frame))) > 0) {
-		const char *wrong = frame_hdr_wrong(&hdr, frame, (unsigned)len, side->front.features);
+		const char *wrong = frame_hdr_wrong(&hdr, frame, (unsigned)len,
+						    side->front.features);
 
 		if (wrong)
 			complain(side, wrong);
@@ -120,7 +122,8 @@ static void report(uint64_t since_ns)
 	printf("{\"packets\": %lu, \"pps\": %.0f, \"longest_gap_ms\": %.1f, \"sent\": %lu, \"strangers\": %lu, "
 	       "\"corrupt\": %lu, \"disorder\": %lu, \"complaint\": \"%s\"}\n",
 	       packets, (double)packets * 1e9 / (double)(now - since_ns), (double)gap / 1e6,
-	       sides[0].sent + sides[1].sent, sides[0].strangers + sides[1].strangers, corrupt, disorder, complaint);
+	       sides[0].sent + sides[1].sent, sides[0].strangers + sides[1].strangers, corrupt,
+	       disorder, complaint);
 	fflush(stdout);
 	for (unsigned i = 0; i < 2; i++)
 		sides[i].received = sides[i].strangers = sides[i].longest_gap_ns = 0;
