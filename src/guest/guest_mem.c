@@ -2,22 +2,26 @@
 /*
  * Guest memory: regions, mappings, checked translation.
  *
- * Theory of operation. A front end shares its memory as file descriptors. Each region is mapped once, whole,
- * when it is announced, and stays mapped until no table refers to it; the data path only adds offsets. A table
- * is an array of at most GUEST_MEM_REGIONS_MAX regions that do not overlap, searched linearly: the caller keeps
- * the index of its last hit, so that the search is the rare case (guest_mem_at()).
+ * Theory of operation. A front end shares its memory as file descriptors. Each region is mapped
+ * once, whole, when it is announced, and stays mapped until no table refers to it; the data path
+ * only adds offsets. A table is an array of at most GUEST_MEM_REGIONS_MAX regions that do not
+ * overlap, searched linearly: the caller keeps the index of its last hit, so that the search is the
+ * rare case (guest_mem_at()).
  *
- * Superpages (M15). hugetlbfs files are mapped in their own page size: offset and length are rounded to it. For
- * other shared memory the mapping is placed so that host address and file offset agree modulo 2 MiB, without
- * which the kernel cannot use a superpage whatever the file has, and transparent ones are asked for. What was
- * got is read back from the kernel when somebody asks (`show guests`).
+ * Superpages (M15). hugetlbfs files are mapped in their own page size: offset and length are
+ * rounded to it. For other shared memory the mapping is placed so that host address and file offset
+ * agree modulo 2 MiB, without which the kernel cannot use a superpage whatever the file has, and
+ * transparent ones are asked for. What was got is read back from the kernel when somebody asks
+ * (`show guests`).
  *
- * What a hostile front end can do with a file it still holds: write to it at any time (hence the laws for shared
- * memory), and truncate it, which turns our next access to the lost pages into SIGBUS. A size that is too small
- * when the region is announced is refused here. Later truncation can be excluded only by F_SEAL_SHRINK, which
- * front ends with hugetlbfs or plain files cannot set, so that it cannot be demanded: guest_fault.c survives it.
+ * What a hostile front end can do with a file it still holds: write to it at any time (hence the
+ * laws for shared memory), and truncate it, which turns our next access to the lost pages into
+ * SIGBUS. A size that is too small when the region is announced is refused here. Later truncation
+ * can be excluded only by F_SEAL_SHRINK, which front ends with hugetlbfs or plain files cannot set,
+ * so that it cannot be demanded: guest_fault.c survives it.
  *
- * Only the main thread creates, changes and frees tables and mappings; workers read the table published to them.
+ * Only the main thread creates, changes and frees tables and mappings; workers read the table
+ * published to them.
  */
 #include "guest/guest_mem.h"
 #include "guest/guest_fault.h"
@@ -35,12 +39,12 @@
 enum { SMALL_PAGE = 4096, SUPERPAGE = 2 << 20 };
 
 struct guest_mapping {
-	unsigned refs;          /* tables that have a region here */
+	unsigned refs; /* tables that have a region here */
 	void *addr;
-	size_t len;             /* a multiple of page_size */
-	size_t page_size;       /* of the file system: 4096, or the hugetlbfs page */
-	int fault_slot;         /* of guest_fault_watch() */
-	dev_t dev;              /* the file */
+	size_t len;       /* a multiple of page_size */
+	size_t page_size; /* of the file system: 4096, or the hugetlbfs page */
+	int fault_slot;   /* of guest_fault_watch() */
+	dev_t dev;        /* the file */
 	ino_t ino;
 };
 
@@ -66,9 +70,15 @@ struct guest_mem *guest_mem_clone(const struct guest_mem *mem)
 	return clone;
 }
 
-int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva, uint64_t mmap_offset, int fd)
+int guest_mem_add(struct guest_mem *mem, uint64_t gpa, uint64_t size, uint64_t uva,
+		  uint64_t mmap_offset, int fd)
 {
-	struct guest_region region = { .gpa = gpa, .size = size, .uva = uva, .mmap_offset = mmap_offset };
+	struct guest_region region = {
+		.gpa = gpa,
+		.size = size,
+		.uva = uva,
+		.mmap_offset = mmap_offset,
+	};
 	bool present = region_present(mem, &region, fd);
 	int ret = present ? 0 : check_region(mem, &region);
 
@@ -126,7 +136,8 @@ void *guest_mem_from_uva(const struct guest_mem *mem, uint64_t uva, uint64_t len
 	return NULL;
 }
 
-void *guest_mem_search(const struct guest_mem *mem, unsigned *last, uint64_t gpa, uint64_t len, uint64_t *got)
+void *guest_mem_search(const struct guest_mem *mem, unsigned *last, uint64_t gpa, uint64_t len,
+		       uint64_t *got)
 {
 	for (unsigned i = 0; i < mem->count; i++) {
 		const struct guest_region *region = &mem->regions[i];
@@ -144,7 +155,8 @@ void *guest_mem_search(const struct guest_mem *mem, unsigned *last, uint64_t gpa
 	return NULL;
 }
 
-/* Half or more of what is resident in superpages counts as superpages: a few small pages at the edges are normal. */
+/* Half or more of what is resident in superpages counts as superpages: a few small pages at the
+ * edges are normal. */
 size_t guest_region_page_size(const struct guest_region *region, bool *transparent)
 {
 	uintptr_t from = (uintptr_t)region->host, to = from + region->size, start, end;
@@ -181,10 +193,11 @@ static bool overlap(uint64_t a, uint64_t size_a, uint64_t b, uint64_t size_b)
 
 static int check_region(const struct guest_mem *mem, const struct guest_region *region)
 {
-	uint64_t gpa = region->gpa, size = region->size, uva = region->uva, offset = region->mmap_offset, end;
+	uint64_t gpa = region->gpa, size = region->size, uva = region->uva;
+	uint64_t offset = region->mmap_offset, end;
 
-	if (size == 0 || __builtin_add_overflow(gpa, size, &end) || __builtin_add_overflow(uva, size, &end) ||
-	    __builtin_add_overflow(offset, size, &end))
+	if (size == 0 || __builtin_add_overflow(gpa, size, &end) ||
+	    __builtin_add_overflow(uva, size, &end) || __builtin_add_overflow(offset, size, &end))
 		return -EINVAL;
 	/* also what keeps the alignment of ring addresses the same here as there */
 	if ((gpa | size | uva | offset) % SMALL_PAGE)
@@ -192,7 +205,8 @@ static int check_region(const struct guest_mem *mem, const struct guest_region *
 	for (unsigned i = 0; i < mem->count; i++) {
 		const struct guest_region *other = &mem->regions[i];
 
-		if (overlap(gpa, size, other->gpa, other->size) || overlap(uva, size, other->uva, other->size))
+		if (overlap(gpa, size, other->gpa, other->size) ||
+		    overlap(uva, size, other->uva, other->size))
 			return -EINVAL;
 	}
 	return mem->count == GUEST_MEM_REGIONS_MAX ? -ENOSPC : 0;
@@ -206,8 +220,8 @@ static bool region_present(const struct guest_mem *mem, const struct guest_regio
 	for (unsigned i = 0; i < mem->count; i++) {
 		const struct guest_region *other = &mem->regions[i];
 
-		if (region->gpa == other->gpa && region->size == other->size && region->uva == other->uva &&
-		    region->mmap_offset == other->mmap_offset)
+		if (region->gpa == other->gpa && region->size == other->size &&
+		    region->uva == other->uva && region->mmap_offset == other->mmap_offset)
 			return fstat(fd, &st) == 0 && st.st_dev == other->mapping->dev &&
 			       st.st_ino == other->mapping->ino;
 	}
@@ -220,19 +234,22 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 }
 
 /*
- * Map len bytes of fd from offset, at an address that equals offset modulo align: reserve more than is needed,
- * map over the part that fits, give back the rest. len, offset and align are multiples of the file's page size.
+ * Map len bytes of fd from offset, at an address that equals offset modulo align: reserve more than
+ * is needed, map over the part that fits, give back the rest. len, offset and align are multiples
+ * of the file's page size.
  */
 static void *map_congruent(int fd, uint64_t offset, size_t len, size_t align)
 {
-	uint8_t *reserved = mmap(NULL, len + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *reserved = mmap(NULL, len + align, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *at;
 	size_t slack;
 
 	if (reserved == MAP_FAILED)
 		return MAP_FAILED;
 	slack = (offset - (uintptr_t)reserved) % align;
-	at = mmap(reserved + slack, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset);
+	at = mmap(reserved + slack, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		  offset);
 	if (at == MAP_FAILED) {
 		int saved = errno;
 
@@ -286,7 +303,8 @@ static int map_region(struct guest_region *region, int fd)
 		free(mapping);
 		return -ENOSPC;
 	}
-	/* both are wishes: kernels without THP say no, and a guest's memory in a core dump is only a leak */
+	/* both are wishes: kernels without THP say no, and a guest's memory in a core dump is only
+	 * a leak */
 	if (page_size == SMALL_PAGE)
 		madvise(mapping->addr, mapping->len, MADV_HUGEPAGE);
 	madvise(mapping->addr, mapping->len, MADV_DONTDUMP);

@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The socket of a vhost-user back end (QEMU's docs/interop/vhost-user.rst, "Message Specification").
+ * The socket of a vhost-user back end (QEMU's docs/interop/vhost-user.rst, "Message
+ * Specification").
  *
- * Theory of operation. A link is one of three: a server that listens on a path and serves one front end at a time
- * (the next one waits in the backlog: when a VM is killed and started again, the new connection may be there before
- * we have seen the old one end), a client that connects to a path every RETRY_MS until somebody listens, or a
- * connection that vifd was started with. After a disconnect the first two begin anew.
+ * Theory of operation. A link is one of three: a server that listens on a path and serves one front
+ * end at a time (the next one waits in the backlog: when a VM is killed and started again, the new
+ * connection may be there before we have seen the old one end), a client that connects to a path
+ * every RETRY_MS until somebody listens, or a connection that vifd was started with. After a
+ * disconnect the first two begin anew.
  *
  *      server:  listening --accept--> connected --end--> listening
  *      client:  waiting --connect--> connected --end--> waiting
  *
- * Messages are read exactly: first the header, then as many bytes as it says, whatever pieces they come in. A read
- * never runs into the next message, so that the descriptors received on the way belong to this one. All calls are
- * non-blocking by flag of the call, not of the descriptor, which the peer may share and change.
+ * Messages are read exactly: first the header, then as many bytes as it says, whatever pieces they
+ * come in. A read never runs into the next message, so that the descriptors received on the way
+ * belong to this one. All calls are non-blocking by flag of the call, not of the descriptor, which
+ * the peer may share and change.
  *
- * A front end costs the other guests something with each message: most pause the workers for a moment. It therefore
- * spends tokens, one a message and CONNECT_TOKENS a connection, and has BURST_TOKENS and RATE_TOKENS a second, over
- * all its connections. Out of tokens it is not read for a while; nothing is lost, and front ends that mean well need
- * some fifty messages for a start and never notice. A front end that does not read its answers is disconnected.
+ * A front end costs the other guests something with each message: most pause the workers for a
+ * moment. It therefore spends tokens, one a message and CONNECT_TOKENS a connection, and has
+ * BURST_TOKENS and RATE_TOKENS a second, over all its connections. Out of tokens it is not read for
+ * a while; nothing is lost, and front ends that mean well need some fifty messages for a start and
+ * never notice. A front end that does not read its answers is disconnected.
  */
 #include "guest/vhost_link.h"
 
@@ -37,7 +41,7 @@
 enum {
 	RETRY_MS = 200,
 	THROTTLE_MS = 50,
-	RATE_TOKENS = 1000,     /* a second */
+	RATE_TOKENS = 1000, /* a second */
 	BURST_TOKENS = 2000,
 	CONNECT_TOKENS = 20,
 	MESSAGES_PER_TURN = 32, /* before other descriptors of the loop get theirs */
@@ -61,7 +65,8 @@ static void next_message(struct vhost_link *link);
 static bool take(struct vhost_link *link, unsigned tokens);
 static void on_throttle_end(void *arg);
 
-int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config, struct error *error)
+int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config,
+		    struct error *error)
 {
 	int ret = 0;
 
@@ -85,7 +90,8 @@ int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *con
 	} else {
 		ret = connected(link, config->fd);
 		if (ret)
-			fail(error, ret, "cannot serve descriptor %d: %s", config->fd, strerror(-ret));
+			fail(error, ret, "cannot serve descriptor %d: %s", config->fd,
+			     strerror(-ret));
 	}
 	if (ret) {
 		free(link->path);
@@ -111,7 +117,8 @@ void vhost_link_close(struct vhost_link *link)
 		loop_del_fd(link->listen_fd);
 		close(link->listen_fd);
 		link->listen_fd = -1;
-		if (lstat(link->path, &st) == 0 && st.st_dev == link->socket_dev && st.st_ino == link->socket_ino)
+		if (lstat(link->path, &st) == 0 && st.st_dev == link->socket_dev &&
+		    st.st_ino == link->socket_ino)
 			unlink(link->path);
 	}
 	free(link->path);
@@ -126,7 +133,8 @@ bool vhost_link_reply(struct vhost_link *link, uint32_t size)
 
 	msg->header.flags = VHOST_VERSION | VHOST_REPLY;
 	msg->header.size = size;
-	return sendmsg(link->fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)(HEADER_SIZE + size);
+	return sendmsg(link->fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+	       (ssize_t)(HEADER_SIZE + size);
 }
 
 static int listen_at(struct vhost_link *link, mode_t mode, struct error *error)
@@ -140,7 +148,8 @@ static int listen_at(struct vhost_link *link, mode_t mode, struct error *error)
 	if (ret)
 		return ret;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* the mode given before bind() holds, less the umask, from the file's first moment; chmod() adds the rest */
+	/* the mode given before bind() holds, less the umask, from the file's first moment; chmod()
+	 * adds the rest */
 	if (fd < 0 || fchmod(fd, mode) || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
 		goto failed;
 	if (lstat(link->path, &st) == 0) {
@@ -186,7 +195,8 @@ static int make_room(const struct sockaddr_un *addr, struct error *error)
 	if (saved == 0 || saved == EAGAIN)
 		return fail(error, -EADDRINUSE, "%s is in use by another program", addr->sun_path);
 	if (saved != ECONNREFUSED)
-		return fail(error, -saved, "cannot replace %s: %s", addr->sun_path, strerror(saved));
+		return fail(error, -saved, "cannot replace %s: %s", addr->sun_path,
+			    strerror(saved));
 	unlink(addr->sun_path);
 	return 0;
 }
@@ -232,7 +242,8 @@ static void try_connect(void *arg)
 	link->timer = 0;
 	socket_address(link->path, &addr, &error);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && take(link, CONNECT_TOKENS) && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0) {
+	if (fd >= 0 && take(link, CONNECT_TOKENS) &&
+	    connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0) {
 		if (connected(link, fd) == 0)
 			return;
 	} else if (fd >= 0) {
@@ -327,7 +338,9 @@ static int receive(struct vhost_link *link)
 
 		if (!in_header && left == 0)
 			return 1;
-		got = receive_some(link, (in_header ? (uint8_t *)&msg->header : msg->payload.bytes) + at, left);
+		got = receive_some(link,
+				   (in_header ? (uint8_t *)&msg->header : msg->payload.bytes) + at,
+				   left);
 		if (got <= 0)
 			return (int)got;
 		link->have += got;
@@ -344,7 +357,8 @@ static int receive(struct vhost_link *link)
 	}
 }
 
-/* Receive up to len bytes and the descriptors that come with them. > 0 bytes; 0: nothing there yet; -errno. */
+/* Receive up to len bytes and the descriptors that come with them. > 0 bytes; 0: nothing there yet;
+ * -errno. */
 static ssize_t receive_some(struct vhost_link *link, void *to, size_t len)
 {
 	union {
@@ -353,7 +367,10 @@ static ssize_t receive_some(struct vhost_link *link, void *to, size_t len)
 	} control;
 	struct iovec iov = { to, len };
 	struct msghdr header = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
 	};
 	ssize_t got = recvmsg(link->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
@@ -379,7 +396,8 @@ static int take_fds(struct vhost_msg *msg, struct msghdr *header)
 		unsigned count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 		int fds[VHOST_FDS_MAX];
 
-		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS || count > VHOST_FDS_MAX)
+		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS ||
+		    count > VHOST_FDS_MAX)
 			continue;
 		memcpy(fds, CMSG_DATA(cmsg), count * sizeof(int));
 		for (unsigned i = 0; i < count; i++) {

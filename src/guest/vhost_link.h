@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The socket of a vhost-user back end: a server, client or ready-made connection that delivers whole messages with
- * their descriptors. Knows framing, not meaning. The theory of operation is in vhost_link.c.
+ * The socket of a vhost-user back end: a server, client or ready-made connection that delivers
+ * whole messages with their descriptors. Knows framing, not meaning. The theory of operation is in
+ * vhost_link.c.
  */
 #ifndef VIFD_VHOST_LINK_H
 #define VIFD_VHOST_LINK_H
@@ -14,8 +15,8 @@
 #include "sys/log.h"
 
 enum {
-	VHOST_PAYLOAD_MAX = 4096,       /* more than any message of the specification has */
-	VHOST_FDS_MAX = 8,              /* of SET_MEM_TABLE */
+	VHOST_PAYLOAD_MAX = 4096, /* more than any message of the specification has */
+	VHOST_FDS_MAX = 8,        /* of SET_MEM_TABLE */
 
 	VHOST_VERSION = 1,
 	VHOST_VERSION_MASK = 3,
@@ -28,12 +29,13 @@ struct vhost_region {
 	uint64_t gpa, size, uva, mmap_offset;
 };
 
-/* A message in machine byte order: header and payload as on the socket, then the descriptors that came with it. */
+/* A message in machine byte order: header and payload as on the socket, then the descriptors that
+ * came with it. */
 struct vhost_msg {
 	struct {
 		uint32_t request;
 		uint32_t flags;
-		uint32_t size;          /* bytes of payload */
+		uint32_t size; /* bytes of payload */
 	} header;
 	union {
 		uint64_t u64;
@@ -55,14 +57,15 @@ struct vhost_msg {
 		uint8_t bytes[VHOST_PAYLOAD_MAX];
 	} payload;
 	unsigned fd_count;
-	int fds[VHOST_FDS_MAX];         /* -1: taken by whoever handled the message */
+	int fds[VHOST_FDS_MAX]; /* -1: taken by whoever handled the message */
 };
 
 struct vhost_link;
 
 /*
  * up:      a front end is connected.
- * message: one message is in link->msg. Descriptors left in it are closed afterwards. False: disconnect.
+ * message: one message is in link->msg. Descriptors left in it are closed afterwards. False:
+ *          disconnect.
  * down:    the front end is gone; not called for vhost_link_close().
  */
 struct vhost_link_ops {
@@ -73,36 +76,39 @@ struct vhost_link_ops {
 
 struct vhost_link {
 	const struct vhost_link_ops *ops;
-	const char *name;               /* of the guest, for messages; the caller's */
-	char *path;                     /* NULL: the connection was given */
+	const char *name; /* of the guest, for messages; the caller's */
+	char *path;       /* NULL: the connection was given */
 	bool client;
-	int listen_fd;                  /* -1: not a server */
-	int fd;                         /* -1: not connected */
-	dev_t socket_dev;               /* the socket file that we made */
+	int listen_fd;    /* -1: not a server */
+	int fd;           /* -1: not connected */
+	dev_t socket_dev; /* the socket file that we made */
 	ino_t socket_ino;
-	int timer;                      /* until we try or read again; 0: none */
-	unsigned tokens;                /* what the front end may still ask of us, see take() */
-	uint64_t tokens_ms;             /* when they were counted last */
+	int timer;          /* until we try or read again; 0: none */
+	unsigned tokens;    /* what the front end may still ask of us, see take() */
+	uint64_t tokens_ms; /* when they were counted last */
 	uint64_t connections, throttled;
 	struct log_limit limit;
-	size_t have;                    /* bytes of msg received so far */
+	size_t have; /* bytes of msg received so far */
 	struct vhost_msg msg;
 };
 
 struct vhost_link_config {
 	const char *name, *path;
-	int fd;                         /* a connected socket (taken, also on failure); -1 with path */
+	int fd; /* a connected socket (taken, also on failure); -1 with path */
 	bool client;
-	mode_t mode;                    /* of a listening socket */
+	mode_t mode; /* of a listening socket */
 };
 
-/* Start serving; ops is set. 0, or -errno and a sentence. A client that finds nobody keeps trying. */
-int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config, struct error *error);
+/* Start serving; ops is set. 0, or -errno and a sentence. A client that finds nobody keeps trying.
+ * */
+int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config,
+		    struct error *error);
 /* Disconnect, stop, remove the socket file if it is still ours. */
 void vhost_link_close(struct vhost_link *link);
 /* Send the connected front end away; a server or client begins anew. */
 void vhost_link_disconnect(struct vhost_link *link);
-/* Answer link->msg with the first size bytes of its payload. False: the front end does not read its answers. */
+/* Answer link->msg with the first size bytes of its payload. False: the front end does not read its
+ * answers. */
 bool vhost_link_reply(struct vhost_link *link, uint32_t size);
 
 #endif

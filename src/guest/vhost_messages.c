@@ -3,35 +3,41 @@
  * vhost-user, back end: what the front end's messages do to a virtio_net device.
  * Specification: QEMU's docs/interop/vhost-user.rst. The socket is vhost_link.c's.
  *
- * Theory of operation. Each message has a row in `messages`: how long its payload is, how many descriptors it
- * carries, whether it has an answer of its own, and the function that does it. A function either does all of what
- * was asked or nothing, and then says why. With NEED_REPLY set the front end is told 0 or 1; a refusal that could
- * not be told would leave it with a wrong idea of the device, so it is disconnected instead. A message that is
- * malformed ends the connection in any case: who cannot frame a message is not trusted with the next. Messages we
- * do not know count as refused (the other back ends do the same).
+ * Theory of operation. Each message has a row in `messages`: how long its payload is, how many
+ * descriptors it carries, whether it has an answer of its own, and the function that does it. A
+ * function either does all of what was asked or nothing, and then says why. With NEED_REPLY set the
+ * front end is told 0 or 1; a refusal that could not be told would leave it with a wrong idea of
+ * the device, so it is disconnected instead. A message that is malformed ends the connection in any
+ * case: who cannot frame a message is not trusted with the next. Messages we do not know count as
+ * refused (the other back ends do the same).
  *
- * Rings. A ring runs when it has size, addresses, position and kick, and its addresses lie in known memory, in
- * whatever order these come (QEMU announces memory first and sends call descriptors before features; DPDK's
- * virtio-user differs; both are right). ring_update() looks whether all is there. The kick counts as the wish to
- * run: GET_VRING_BASE stops the ring and waits for a new one. A change to a running ring stops it and starts it
- * again at its position. Rings are enabled by SET_VRING_ENABLE; for front ends without protocol features they
- * start enabled.
+ * Rings. A ring runs when it has size, addresses, position and kick, and its addresses lie in known
+ * memory, in whatever order these come (QEMU announces memory first and sends call descriptors
+ * before features; DPDK's virtio-user differs; both are right). ring_update() looks whether all is
+ * there. The kick counts as the wish to run: GET_VRING_BASE stops the ring and waits for a new one.
+ * A change to a running ring stops it and starts it again at its position. Rings are enabled by
+ * SET_VRING_ENABLE; for front ends without protocol features they start enabled.
  *
- *      kick, size, addresses, position --ring_update()--> started --GET_VRING_BASE--> stopped, no kick
+ *      kick, size, addresses, position --ring_update()--> started --GET_VRING_BASE--> stopped
  *                                        ^                    |
  *                                        +--------------------+ memory taken away, features changed
  *
- * Memory. A change builds the new table aside and pauses the workers for the swap only. QEMU grows a region by
- * removing and adding it; rings inside stop at the first message and resume at the second.
+ * Memory. A change builds the new table aside and pauses the workers for the swap only. QEMU grows
+ * a region by removing and adding it; rings inside stop at the first message and resume at the
+ * second.
  *
- * What stays with the front end. QEMU and virtio-user serve the control queue and the configuration space (MAC,
- * link status, number of pairs, MTU) themselves: that is why CONFIG is not offered. Of the guest's control
- * commands, those that concern us arrive as messages: MQ as SET_VRING_ENABLE of each ring, and reset as
- * GET_VRING_BASE and SET_STATUS 0. GUEST_OFFLOADS, receive modes, MAC and VLAN tables never arrive; they are not
- * offered. After a migration a guest with GUEST_ANNOUNCE announces itself; SEND_RARP is for guests without, belongs
- * to the protocol feature RARP that is not offered, and is accepted without effect. NET_SET_MTU lowers the port's
- * MTU, and is refused above what is configured. Also not offered: logging (live migration), the IOMMU, in-flight
- * tracking (rings in order need none: the used index says where the last back end stopped), RESET_DEVICE.
+ * What stays with the front end. QEMU and virtio-user serve the control queue and the configuration
+ * space (MAC, link status, number of pairs, MTU) themselves: that is why CONFIG is not offered. Of
+ * the guest's control commands, those that concern us arrive as messages: MQ as SET_VRING_ENABLE of
+ * each ring, and reset as GET_VRING_BASE and SET_STATUS 0. GUEST_OFFLOADS, receive modes, MAC and
+ * VLAN tables never arrive and are not offered; where QEMU offers them to the guest all the same, a
+ * guest that switches receive offloads off with them goes on getting whole packets.
+ *
+ * After a migration a guest with GUEST_ANNOUNCE announces itself; SEND_RARP is for guests without,
+ * belongs to the protocol feature RARP that is not offered, and is accepted without effect.
+ * NET_SET_MTU lowers the port's MTU, and is refused above what is configured. Also not offered:
+ * logging (live migration), the IOMMU, RESET_DEVICE, and in-flight tracking: buffers are given back
+ * in turn, so that the used index says where the last back end stopped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,15 +49,22 @@
 #include "guest/vhost_messages.h"
 #include "port/worker.h"
 
-enum protocol_feature { F_MQ = 0, F_REPLY_ACK = 3, F_NET_MTU = 4, F_CONFIGURE_MEM_SLOTS = 15, F_STATUS = 16 };
+enum protocol_feature {
+	F_MQ = 0,
+	F_REPLY_ACK = 3,
+	F_NET_MTU = 4,
+	F_CONFIGURE_MEM_SLOTS = 15,
+	F_STATUS = 16,
+};
 
-static const uint64_t protocol_features = VIRTIO_BIT(F_MQ) | VIRTIO_BIT(F_REPLY_ACK) | VIRTIO_BIT(F_NET_MTU) |
+static const uint64_t protocol_features = VIRTIO_BIT(F_MQ) | VIRTIO_BIT(F_REPLY_ACK) |
+					  VIRTIO_BIT(F_NET_MTU) |
 					  VIRTIO_BIT(F_CONFIGURE_MEM_SLOTS) | VIRTIO_BIT(F_STATUS);
 
 enum {
-	INDEX_MASK = 0xff,      /* of the payload of SET_VRING_KICK, CALL and ERR */
-	NO_FD = 1 << 8,         /* there: no descriptor comes along, poll instead */
-	MTU_MIN = 68,           /* RFC 791 */
+	INDEX_MASK = 0xff, /* of the payload of SET_VRING_KICK, CALL and ERR */
+	NO_FD = 1 << 8,    /* there: no descriptor comes along, poll instead */
+	MTU_MIN = 68,      /* RFC 791 */
 };
 
 static unsigned ring_count(const struct vhost_user *vu)
@@ -71,9 +84,11 @@ static bool ring_in_memory(const struct virtq_setup *setup, const struct guest_m
 	uint64_t size = setup->size;
 
 	return mem && guest_mem_from_uva(mem, setup->desc_uva, size * sizeof(struct virtq_desc)) &&
-	       guest_mem_from_uva(mem, setup->avail_uva, sizeof(struct virtq_avail) + size * 2 + 2) &&
+	       guest_mem_from_uva(mem, setup->avail_uva,
+				  sizeof(struct virtq_avail) + size * 2 + 2) &&
 	       guest_mem_from_uva(mem, setup->used_uva,
-				  sizeof(struct virtq_used) + size * sizeof(struct virtq_used_elem) + 2);
+				  sizeof(struct virtq_used) +
+					  size * sizeof(struct virtq_used_elem) + 2);
 }
 
 /* Stop a started ring, its position kept for when it starts again. */
@@ -104,7 +119,8 @@ static void ring_update(struct vhost_user *vu, unsigned index)
 	ret = virtio_net_start_ring(&vu->device, index);
 	workers_resume();
 	if (ret && log_allowed(&vu->link.limit))
-		log_warn("guest %s: ring %u does not start: %s", vu->link.name, index, strerror(-ret));
+		log_warn("guest %s: ring %u does not start: %s", vu->link.name, index,
+			 strerror(-ret));
 }
 
 static void rings_update(struct vhost_user *vu)
@@ -196,23 +212,25 @@ static int get_queue_num(struct vhost_user *vu, struct vhost_msg *msg)
 	return 0;
 }
 
-/* SET_OWNER; RESET_OWNER, deprecated and best ignored, says the specification; SEND_RARP, see above. */
+/* SET_OWNER; RESET_OWNER, deprecated and best ignored, says the specification; SEND_RARP, see
+ * above. */
 static int accept_only(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	return 0;
 }
 
 /* Map a region into a table that is not published yet. Takes the message's descriptor n. */
-static int add_region(struct vhost_user *vu, struct guest_mem *mem, const struct vhost_region *region,
-		      struct vhost_msg *msg, unsigned n)
+static int add_region(struct vhost_user *vu, struct guest_mem *mem,
+		      const struct vhost_region *region, struct vhost_msg *msg, unsigned n)
 {
 	int fd = msg->fds[n], ret;
 
 	msg->fds[n] = -1;
 	ret = guest_mem_add(mem, region->gpa, region->size, region->uva, region->mmap_offset, fd);
 	if (ret)
-		fail(&vu->why, ret, "memory 0x%llx + 0x%llx at offset 0x%llx: %s", (unsigned long long)region->gpa,
-		     (unsigned long long)region->size, (unsigned long long)region->mmap_offset, strerror(-ret));
+		fail(&vu->why, ret, "memory 0x%llx + 0x%llx at offset 0x%llx: %s",
+		     (unsigned long long)region->gpa, (unsigned long long)region->size,
+		     (unsigned long long)region->mmap_offset, strerror(-ret));
 	return ret;
 }
 
@@ -250,7 +268,8 @@ static struct guest_mem *copy_memory(struct vhost_user *vu)
 	return mem;
 }
 
-/* QEMU 7.2 adds and removes every region once for each queue pair: the second time there is nothing to do. */
+/* QEMU 7.2 adds and removes every region once for each queue pair: the second time there is nothing
+ * to do. */
 static int add_mem_reg(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	struct guest_mem *mem = copy_memory(vu);
@@ -296,7 +315,8 @@ static int set_vring_num(struct vhost_user *vu, struct vhost_msg *msg)
 static int set_vring_addr(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	uint32_t index = msg->payload.addr.index;
-	uint64_t desc = msg->payload.addr.desc, avail = msg->payload.addr.avail, used = msg->payload.addr.used;
+	uint64_t desc = msg->payload.addr.desc, avail = msg->payload.addr.avail;
+	uint64_t used = msg->payload.addr.used;
 	int ret = check_index(vu, index);
 	struct virtq *vq;
 
@@ -348,7 +368,8 @@ static int get_vring_base(struct vhost_user *vu, struct vhost_msg *msg)
 	return 0;
 }
 
-/* A descriptor that workers may wait for or write to without coming to harm: an eventfd, nothing else. */
+/* A descriptor that workers may wait for or write to without coming to harm: an eventfd, nothing
+ * else. */
 static bool is_eventfd(int fd)
 {
 	static const char eventfd[] = "anon_inode:[eventfd]";
@@ -404,7 +425,8 @@ static int set_vring_call(struct vhost_user *vu, struct vhost_msg *msg)
 
 	if (ret)
 		return ret;
-	if (fd >= 0) /* a worker that calls must not wait for a counter that the guest does not read */
+	/* a worker that calls must not wait for a counter that the guest does not read */
+	if (fd >= 0)
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	workers_pause();
 	virtio_net_set_call(&vu->device, index, fd);
@@ -445,7 +467,8 @@ static int set_mtu(struct vhost_user *vu, struct vhost_msg *msg)
 	uint64_t mtu = msg->payload.u64;
 
 	if (mtu < MTU_MIN || mtu > vu->mtu)
-		return fail(&vu->why, -EINVAL, "MTU %llu, configured are %u", (unsigned long long)mtu, vu->mtu);
+		return fail(&vu->why, -EINVAL, "MTU %llu, configured are %u",
+			    (unsigned long long)mtu, vu->mtu);
 	workers_pause();
 	vu->device.channel.port.mtu = mtu;
 	workers_resume();
@@ -484,13 +507,17 @@ static int reset_device(struct vhost_user *vu, struct vhost_msg *msg)
 
 #define PAYLOAD(member) sizeof(((struct vhost_msg *)NULL)->payload.member)
 
-enum { REGION = sizeof(struct vhost_region), MEM_HEADER = PAYLOAD(mem) - VHOST_FDS_MAX * REGION, SET_MEM_TABLE = 5 };
+enum {
+	REGION = sizeof(struct vhost_region),
+	MEM_HEADER = PAYLOAD(mem) - VHOST_FDS_MAX * REGION,
+	SET_MEM_TABLE = 5,
+};
 
 static const struct message {
 	const char *name;
-	uint16_t size;          /* bytes of payload */
-	uint8_t fds;            /* descriptors at most; how many it must be depends on the payload */
-	uint16_t answer;        /* bytes of an answer of its own; 0: it has none */
+	uint16_t size;   /* bytes of payload */
+	uint8_t fds;     /* descriptors at most; how many it must be depends on the payload */
+	uint16_t answer; /* bytes of an answer of its own; 0: it has none */
 	int (*handle)(struct vhost_user *vu, struct vhost_msg *msg);
 } messages[] = {
 	[1] = { "GET_FEATURES", 0, 0, 8, get_features },
@@ -514,7 +541,8 @@ static const struct message {
 	[34] = { "RESET_DEVICE", 0, 0, 0, reset_device },
 	[36] = { "GET_MAX_MEM_SLOTS", 0, 0, 8, get_max_mem_slots },
 	[37] = { "ADD_MEM_REG", PAYLOAD(mem_reg), 1, 0, add_mem_reg },
-	[38] = { "REM_MEM_REG", PAYLOAD(mem_reg), 1, 0, rem_mem_reg }, /* some send one, says the specification */
+	/* some send a descriptor, says the specification */
+	[38] = { "REM_MEM_REG", PAYLOAD(mem_reg), 1, 0, rem_mem_reg },
 	[39] = { "SET_STATUS", 8, 0, 0, set_status },
 	[40] = { "GET_STATUS", 0, 0, 8, get_status },
 };
@@ -535,27 +563,31 @@ static bool well_formed(const struct message *message, const struct vhost_msg *m
 
 bool vhost_user_message(struct vhost_link *link)
 {
+	static const struct message unknown = { .name = "unknown message" };
 	struct vhost_user *vu = vhost_user_of_link(link);
 	struct vhost_msg *msg = &link->msg;
 	uint32_t request = msg->header.request;
 	bool known = request < sizeof(messages) / sizeof(*messages) && messages[request].handle;
-	const struct message *message = known ? &messages[request] : &(struct message){ .name = "unknown message" };
+	const struct message *message = known ? &messages[request] : &unknown;
 	bool malformed = known && !well_formed(message, msg);
 	bool told = false;
 	int ret;
 
 	vu->messages++;
-	log_debug("guest %s: vhost-user %s (%u) of %u bytes and %u descriptors: 0x%llx", link->name, message->name, request,
-		  msg->header.size, msg->fd_count, msg->header.size ? (unsigned long long)msg->payload.u64 : 0);
+	log_debug("guest %s: vhost-user %s (%u) of %u bytes and %u descriptors: 0x%llx", link->name,
+		  message->name, request, msg->header.size, msg->fd_count,
+		  msg->header.size ? (unsigned long long)msg->payload.u64 : 0);
 	if (!known)
 		ret = fail(&vu->why, -EOPNOTSUPP, "not supported");
 	else if (malformed)
-		ret = fail(&vu->why, -EPROTO, "%u bytes and %u descriptors do not fit", msg->header.size, msg->fd_count);
+		ret = fail(&vu->why, -EPROTO, "%u bytes and %u descriptors do not fit",
+			   msg->header.size, msg->fd_count);
 	else
 		ret = message->handle(vu, msg);
 
 	if (ret && log_allowed(&link->limit))
-		log_warn("guest %s: vhost-user %s (%u) refused: %s", link->name, message->name, request, vu->why.text);
+		log_warn("guest %s: vhost-user %s (%u) refused: %s", link->name, message->name,
+			 request, vu->why.text);
 	if (ret == 0 && message->answer)
 		return vhost_link_reply(link, message->answer);
 	/* whoever sets NEED_REPLY waits for it, negotiated or not */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A vhost-user guest: its device, its socket, and what the messages on that have said. Private to vhost_user.c and
- * vhost_messages.c. */
+/* A vhost-user guest: its device, its socket, and what the messages on that have said. Private to
+ * vhost_user.c and vhost_messages.c. */
 #ifndef VIFD_VHOST_MESSAGES_H
 #define VIFD_VHOST_MESSAGES_H
 
@@ -16,11 +16,11 @@ struct vhost_user {
 	struct virtio_net device;
 	struct vhost_link link;
 	struct ring_has has[2 * PORT_QUEUES_MAX];
-	uint64_t protocol_features;     /* negotiated */
-	uint8_t status;                 /* virtio device status, as last set */
-	uint16_t mtu;                   /* configured */
+	uint64_t protocol_features; /* negotiated */
+	uint8_t status;             /* virtio device status, as last set */
+	uint16_t mtu;               /* configured */
 	uint64_t messages;
-	struct error why;               /* of the refusal of the message in hand */
+	struct error why; /* of the refusal of the message in hand */
 };
 
 static inline struct vhost_user *vhost_user_of_link(struct vhost_link *link)

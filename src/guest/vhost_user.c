@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A guest behind vhost-user: a virtio network device (virtio_net.c), a socket (vhost_link.c), and the messages on it
- * that set up the one (vhost_messages.c). Here they become a port, and end.
+ * A guest behind vhost-user: a virtio network device (virtio_net.c), a socket (vhost_link.c), and
+ * the messages on it that set up the one (vhost_messages.c). Here they become a port, and end.
  *
- * Theory of operation. The port lives from vhost_user_open() to its close(), whether a front end is connected or not;
- * without one it drops what it is sent. When a front end goes, all that it said is forgotten: rings, memory,
- * descriptors, features, MTU. What was configured stays, and the next front end starts from there.
+ * Theory of operation. The port lives from vhost_user_open() to its close(), whether a front end is
+ * connected or not; without one it drops what it is sent. When a front end goes, all that it said
+ * is forgotten: rings, memory, descriptors, features, MTU. What was configured stays, and the next
+ * front end starts from there.
  */
 #include "guest/vhost_user.h"
 
@@ -49,7 +50,11 @@ static void on_down(struct vhost_link *link)
 	forget_front_end(vhost_user_of_link(link));
 }
 
-static const struct vhost_link_ops link_ops = { .up = on_up, .message = vhost_user_message, .down = on_down };
+static const struct vhost_link_ops link_ops = {
+	.up = on_up,
+	.message = vhost_user_message,
+	.down = on_down,
+};
 
 /* ---- the port ---- */
 
@@ -90,8 +95,12 @@ static void fill_port(struct port *port, const struct vhost_user_config *config)
 
 int vhost_user_open(const struct vhost_user_config *config, struct port **port, struct error *error)
 {
-	struct vhost_link_config link = { .path = config->path, .fd = config->fd, .client = config->client,
-					  .mode = config->mode ? config->mode : 0660 };
+	struct vhost_link_config link = {
+		.path = config->path,
+		.fd = config->fd,
+		.client = config->client,
+		.mode = config->mode ? config->mode : 0660,
+	};
 	struct vhost_user *vu = aligned_alloc(64, sizeof(*vu));
 	int ret;
 
@@ -115,7 +124,9 @@ int vhost_user_open(const struct vhost_user_config *config, struct port **port, 
 		worker_attach(*port);
 	workers_resume();
 	if (ret) {
-		fail(error, ret, ret == -EEXIST ? "there is a port '%s' already" : "no room for port '%s'", config->name);
+		fail(error, ret,
+		     ret == -EEXIST ? "there is a port '%s' already" : "no room for port '%s'",
+		     config->name);
 		virtio_net_fini(&vu->device);
 		free(vu);
 		return ret;
@@ -142,7 +153,8 @@ void vhost_user_tick(void)
 		if (!vu->device.mem || !guest_mem_lost(vu->device.mem))
 			continue;
 		if (log_allowed(&vu->link.limit))
-			log_warn("guest %s: its memory was taken away while in use: disconnected", port->name);
+			log_warn("guest %s: its memory was taken away while in use: disconnected",
+				 port->name);
 		vhost_link_disconnect(&vu->link);
 	}
 }
@@ -214,9 +226,10 @@ static json_t *show_rings(struct vhost_user *vu)
 	for (unsigned i = 0; i < 2 * vu->device.pairs_max; i++) {
 		const struct virtq *vq = &vu->device.rings[i].vq;
 
-		json_array_append_new(list, json_pack("{s:i, s:i, s:b, s:b, s:s?}", "index", (int)i, "size",
-						      (int)vq->setup.size, "running", virtq_running(vq), "broken",
-						      vq->broken, "why", ring_why(vu, i)));
+		json_array_append_new(list, json_pack("{s:i, s:i, s:b, s:b, s:s?}", "index", (int)i,
+						      "size", (int)vq->setup.size, "running",
+						      virtq_running(vq), "broken", vq->broken,
+						      "why", ring_why(vu, i)));
 	}
 	return list;
 }
@@ -230,9 +243,10 @@ static json_t *show_memory(const struct guest_mem *mem)
 		bool transparent;
 		size_t page_size = guest_region_page_size(region, &transparent);
 
-		json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:b}", "gpa", (json_int_t)region->gpa, "size",
-						      (json_int_t)region->size, "page_size", (json_int_t)page_size,
-						      "thp", transparent));
+		json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:b}", "gpa",
+						      (json_int_t)region->gpa, "size",
+						      (json_int_t)region->size, "page_size",
+						      (json_int_t)page_size, "thp", transparent));
 	}
 	return list;
 }
@@ -244,10 +258,11 @@ json_t *vhost_user_show(struct port *port)
 	const char *role = link->client ? "client" : link->path ? "server" : "fd";
 	uint64_t again = link->connections > 1 ? link->connections - 1 : 0;
 
-	return json_pack("{s:s, s:s?, s:s, s:b, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I}", "name", port->name, "path",
-			 link->path, "role", role, "connected", link->fd >= 0, "features",
-			 show_features(vu->device.features), "pairs", (int)vu->device.channel.pairs, "rings",
-			 show_rings(vu), "memory", show_memory(vu->device.mem), "messages", (json_int_t)vu->messages,
-			 "reconnects", (json_int_t)again, "throttled", (json_int_t)link->throttled, "breaks",
-			 (json_int_t)vu->device.breaks);
+	return json_pack("{s:s, s:s?, s:s, s:b, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I}", "name",
+			 port->name, "path", link->path, "role", role, "connected", link->fd >= 0,
+			 "features", show_features(vu->device.features), "pairs",
+			 (int)vu->device.channel.pairs, "rings", show_rings(vu), "memory",
+			 show_memory(vu->device.mem), "messages", (json_int_t)vu->messages,
+			 "reconnects", (json_int_t)again, "throttled", (json_int_t)link->throttled,
+			 "breaks", (json_int_t)vu->device.breaks);
 }

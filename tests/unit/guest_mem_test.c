@@ -52,14 +52,17 @@ static unsigned count_fds(void)
 	return count;
 }
 
-/* gpa 0x10000..0x12000 and, right after it, 0x12000..0x13000 of another file; 0x20000..0x21000 after a gap. */
+/* gpa 0x10000..0x12000 and, right after it, 0x12000..0x13000 of another file; 0x20000..0x21000
+ * after a gap. */
 static struct guest_mem *three_regions(void)
 {
 	struct guest_mem *mem = guest_mem_new();
 
 	assert_non_null(mem);
-	assert_int_equal(guest_mem_add(mem, 0x10000, 2 * PAGE, 0x7000000, 0, file_of(2 * PAGE, 1)), 0);
-	assert_int_equal(guest_mem_add(mem, 0x12000, PAGE, 0x8000000, 3 * PAGE, file_of(4 * PAGE, 11)), 0);
+	assert_int_equal(guest_mem_add(mem, 0x10000, 2 * PAGE, 0x7000000, 0, file_of(2 * PAGE, 1)),
+			 0);
+	assert_int_equal(
+		guest_mem_add(mem, 0x12000, PAGE, 0x8000000, 3 * PAGE, file_of(4 * PAGE, 11)), 0);
 	assert_int_equal(guest_mem_add(mem, 0x20000, PAGE, 0x9000000, 0, file_of(PAGE, 21)), 0);
 	return mem;
 }
@@ -118,7 +121,8 @@ static void splits_at_region_edges(void **state)
 static void refuses_what_is_not_memory(void **state)
 {
 	struct guest_mem *mem = three_regions();
-	const uint64_t outside[] = { 0, 0xffff, 0x13000, 0x1ffff, 0x21000, UINT64_MAX, UINT64_MAX - PAGE };
+	const uint64_t outside[] = { 0,       0xffff,     0x13000,          0x1ffff,
+				     0x21000, UINT64_MAX, UINT64_MAX - PAGE };
 	uint64_t got = 0;
 
 	for (unsigned guess = 0; guess < 4; guess++) {
@@ -158,7 +162,8 @@ static void user_addresses_stay_in_one_region(void **state)
 	uint8_t *first = guest_mem_from_uva(mem, 0x7000000, 2 * PAGE);
 
 	assert_non_null(first);
-	assert_ptr_equal(guest_mem_from_uva(mem, 0x7000000 + 2 * PAGE - 1, 1), first + 2 * PAGE - 1);
+	assert_ptr_equal(guest_mem_from_uva(mem, 0x7000000 + 2 * PAGE - 1, 1),
+			 first + 2 * PAGE - 1);
 	assert_null(guest_mem_from_uva(mem, 0x7000001, 2 * PAGE));
 	assert_null(guest_mem_from_uva(mem, 0x7000000 + 2 * PAGE, 1));
 	assert_null(guest_mem_from_uva(mem, 0x6ffffff, 1));
@@ -176,7 +181,8 @@ static void refuses_bad_regions(void **state)
 		{ "gpa ends at 2^64", UINT64_MAX - PAGE + 1, PAGE, 0x100000, 0 },
 		{ "uva wraps", 0x100000, 2 * PAGE, UINT64_MAX - PAGE + 1, 0 },
 		{ "offset wraps", 0x100000, 2 * PAGE, 0x100000, UINT64_MAX - PAGE + 1 },
-		{ "offset + size wrap to a small sum", 0x100000, UINT64_MAX - PAGE + 1, 0, 2 * PAGE },
+		{ "offset + size wrap to a small sum", 0x100000, UINT64_MAX - PAGE + 1, 0,
+		  2 * PAGE },
 		{ "gpa not aligned", 0x100001, PAGE, 0x100000, 0 },
 		{ "size not aligned", 0x100000, 100, 0x100000, 0 },
 		{ "uva not aligned", 0x100000, PAGE, 0x100010, 0 },
@@ -194,7 +200,8 @@ static void refuses_bad_regions(void **state)
 	unsigned fds = count_fds();
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-		int ret = guest_mem_add(mem, bad[i].gpa, bad[i].size, bad[i].uva, bad[i].offset, file_of(4 * PAGE, 1));
+		int ret = guest_mem_add(mem, bad[i].gpa, bad[i].size, bad[i].uva, bad[i].offset,
+					file_of(4 * PAGE, 1));
 
 		if (ret != -EINVAL)
 			fail_msg("%s: %d", bad[i].what, ret);
@@ -230,7 +237,8 @@ static void adding_the_same_again_is_no_error(void **state)
 		assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, PAGE, dup(fd)), 0);
 	assert_int_equal(mem->count, 1);
 	/* the same place in another file, another place in the same file */
-	assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, PAGE, file_of(4 * PAGE, 1)), -EINVAL);
+	assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, PAGE, file_of(4 * PAGE, 1)),
+			 -EINVAL);
 	assert_int_equal(guest_mem_add(mem, 0x10000, PAGE, 0x20000, 0, dup(fd)), -EINVAL);
 	assert_int_equal(mem->count, 1);
 	close(fd);
@@ -244,8 +252,10 @@ static void bounds_the_number_of_regions(void **state)
 	struct guest_mem *mem = guest_mem_new();
 
 	for (uint64_t i = 0; i < GUEST_MEM_REGIONS_MAX; i++)
-		assert_int_equal(guest_mem_add(mem, i * PAGE, PAGE, i * PAGE, 0, file_of(PAGE, 1)), 0);
-	assert_int_equal(guest_mem_add(mem, 0x1000000, PAGE, 0x1000000, 0, file_of(PAGE, 1)), -ENOSPC);
+		assert_int_equal(guest_mem_add(mem, i * PAGE, PAGE, i * PAGE, 0, file_of(PAGE, 1)),
+				 0);
+	assert_int_equal(guest_mem_add(mem, 0x1000000, PAGE, 0x1000000, 0, file_of(PAGE, 1)),
+			 -ENOSPC);
 	guest_mem_free(mem);
 }
 
@@ -290,7 +300,8 @@ static void host_addresses_agree_with_offsets_modulo_2_mib(void **state)
 	assert_int_equal(guest_region_page_size(&mem->regions[0], &transparent), PAGE);
 	assert_false(transparent);
 	memset(mem->regions[0].host, 1, mem->regions[0].size);
-	assert_int_equal(guest_region_page_size(&mem->regions[0], &transparent), transparent ? 2 << 20 : PAGE);
+	assert_int_equal(guest_region_page_size(&mem->regions[0], &transparent),
+			 transparent ? 2 << 20 : PAGE);
 	guest_mem_free(mem);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * vhost-user over a real socket, with a real device, one worker and a main loop that runs while the front end waits.
+ * vhost-user over a real socket, with a real device, one worker and a main loop that runs while the
+ * front end waits.
  *
- *      front end (this file) <--socketpair or path--> vhost_link, vhost_messages, virtio_net <--> worker
+ *      front end (this file) <--socket--> vhost_link, vhost_messages, virtio_net <--> worker
  *      guest memory: one memfd; rings of RING_SIZE entries at RING(index), buffers behind
  *
  * Each test ends with the guest removed, and then no descriptor and no mapping may be left over.
@@ -35,22 +36,53 @@
 #include <cmocka.h> /* last: it defines fail() */
 
 enum {
-	GET_FEATURES = 1, SET_FEATURES, SET_OWNER, RESET_OWNER, SET_MEM_TABLE, SET_LOG_BASE, SET_LOG_FD, SET_VRING_NUM,
-	SET_VRING_ADDR, SET_VRING_BASE, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR,
-	GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, GET_QUEUE_NUM, SET_VRING_ENABLE, SEND_RARP, NET_SET_MTU,
-	GET_CONFIG = 24, RESET_DEVICE = 34, GET_MAX_MEM_SLOTS = 36, ADD_MEM_REG, REM_MEM_REG, SET_STATUS, GET_STATUS,
+	GET_FEATURES = 1,
+	SET_FEATURES,
+	SET_OWNER,
+	RESET_OWNER,
+	SET_MEM_TABLE,
+	SET_LOG_BASE,
+	SET_LOG_FD,
+	SET_VRING_NUM,
+	SET_VRING_ADDR,
+	SET_VRING_BASE,
+	GET_VRING_BASE,
+	SET_VRING_KICK,
+	SET_VRING_CALL,
+	SET_VRING_ERR,
+	GET_PROTOCOL_FEATURES,
+	SET_PROTOCOL_FEATURES,
+	GET_QUEUE_NUM,
+	SET_VRING_ENABLE,
+	SEND_RARP,
+	NET_SET_MTU,
+	GET_CONFIG = 24,
+	RESET_DEVICE = 34,
+	GET_MAX_MEM_SLOTS = 36,
+	ADD_MEM_REG,
+	REM_MEM_REG,
+	SET_STATUS,
+	GET_STATUS,
 	REQUESTS,
 
-	VERSION = 1, REPLY = 4, NEED_REPLY = 8, NO_FD = 256,
-	MQ = 1 << 0, REPLY_ACK = 1 << 3, NET_MTU = 1 << 4, MEM_SLOTS = 1 << 15, STATUS = 1 << 16,
+	VERSION = 1,
+	REPLY = 4,
+	NEED_REPLY = 8,
+	NO_FD = 256,
+	MQ = 1 << 0,
+	REPLY_ACK = 1 << 3,
+	NET_MTU = 1 << 4,
+	MEM_SLOTS = 1 << 15,
+	STATUS = 1 << 16,
 };
 
 enum { RING_SIZE = 256, RING_BYTES = 0x4000, MEM_SIZE = 0x100000, BUFFERS = 0x80000, MTU = 1500 };
-#define GPA UINT64_C(0x100000000)
-#define UVA UINT64_C(0x7f0000000000)
-#define RING(index) (UINT64_C(0x1000) + (index) * RING_BYTES)
+#define GPA          UINT64_C(0x100000000)
+#define UVA          UINT64_C(0x7f0000000000)
+#define RING(index)  (UINT64_C(0x1000) + (index)*RING_BYTES)
 #define PROTOCOL_BIT VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES_BIT)
-#define FEATURES (PROTOCOL_BIT | VIRTIO_BIT(VIRTIO_F_VERSION_1_BIT) | VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF_BIT))
+#define FEATURES                                                                                   \
+	(PROTOCOL_BIT | VIRTIO_BIT(VIRTIO_F_VERSION_1_BIT) | VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF_BIT))
 
 struct header {
 	uint32_t request, flags, size;
@@ -61,8 +93,8 @@ struct region {
 };
 
 static struct port *guest;
-static int front = -1;          /* our end of the socket */
-static int memory_fd = -1;      /* the guest's memory */
+static int front = -1;     /* our end of the socket */
+static int memory_fd = -1; /* the guest's memory */
 static uint8_t *memory;
 static int kick_fds[8], call_fds[8];
 static char folder[64];
@@ -204,8 +236,8 @@ static void send_bytes(const void *data, size_t len, const int *fds, unsigned fd
 	assert_int_equal(sendmsg(front, &header, MSG_NOSIGNAL), len);
 }
 
-static void send_fds(uint32_t request, uint32_t flags, const void *payload, uint32_t size, const int *fds,
-		     unsigned fd_count)
+static void send_fds(uint32_t request, uint32_t flags, const void *payload, uint32_t size,
+		     const int *fds, unsigned fd_count)
 {
 	uint8_t buffer[8192] = { 0 };
 	struct header header = { request, VERSION | flags, size };
@@ -549,7 +581,8 @@ static void memory_goes_and_comes_back(void **state)
 	send_fds(ADD_MEM_REG, NEED_REPLY, &slot, sizeof(slot), &memory_fd, 1);
 	assert_int_equal(answer(ADD_MEM_REG), 0);
 	transmit(1, 3);
-	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), &memory_fd, 1); /* with a needless descriptor */
+	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), &memory_fd,
+		 1); /* with a needless descriptor */
 	assert_int_equal(answer(REM_MEM_REG), 0);
 	transmit(1, 3);
 	assert_int_equal(regions_shown(), 1);
@@ -577,7 +610,9 @@ static void refused_memory_changes_nothing(void **state)
 	struct {
 		uint32_t count, padding;
 		struct region region[2];
-	} table = { 2, 0, { { GPA, MEM_SIZE, UVA, 0 }, { 0, MEM_SIZE, 0, 0x1000 } } }; /* second beyond its file */
+	} table = {
+		2, 0, { { GPA, MEM_SIZE, UVA, 0 }, { 0, MEM_SIZE, 0, 0x1000 } }
+	}; /* second beyond its file */
 	const int fds[] = { memory_fd, memory_fd };
 
 	start_guest();
@@ -585,7 +620,8 @@ static void refused_memory_changes_nothing(void **state)
 	assert_int_equal(answer(ADD_MEM_REG), 1);
 	send_fds(SET_MEM_TABLE, NEED_REPLY, &table, sizeof(table), fds, 2);
 	assert_int_equal(answer(SET_MEM_TABLE), 1);
-	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), NULL, 0); /* it is not there, as is wanted */
+	send_fds(REM_MEM_REG, NEED_REPLY, &slot, sizeof(slot), NULL,
+		 0); /* it is not there, as is wanted */
 	assert_int_equal(answer(REM_MEM_REG), 0);
 	assert_int_equal(regions_shown(), 1);
 	transmit(1, 3);
@@ -599,7 +635,8 @@ static void memory_slots_are_bounded(void **state)
 	} slot = { 0, { 0, 0x1000, 0, 0 } };
 
 	open_guest(1);
-	for (unsigned i = 0; i <= GUEST_MEM_REGIONS_MAX; i++, slot.region.gpa += 0x1000, slot.region.uva += 0x1000) {
+	for (unsigned i = 0; i <= GUEST_MEM_REGIONS_MAX;
+	     i++, slot.region.gpa += 0x1000, slot.region.uva += 0x1000) {
 		send_fds(ADD_MEM_REG, NEED_REPLY, &slot, sizeof(slot), &memory_fd, 1);
 		assert_int_equal(answer(ADD_MEM_REG), i == GUEST_MEM_REGIONS_MAX);
 	}
@@ -639,8 +676,8 @@ static void mtu_is_bounded_by_configuration(void **state)
 {
 	static const struct {
 		uint64_t mtu, refused;
-	} cases[] = { { 1400, 0 }, { MTU, 0 }, { 68, 0 }, { 67, 1 }, { MTU + 1, 1 }, { 0, 1 },
-		      { 65536 + 1400, 1 }, { UINT64_MAX, 1 } };
+	} cases[] = { { 1400, 0 },    { MTU, 0 }, { 68, 0 },           { 67, 1 },
+		      { MTU + 1, 1 }, { 0, 1 },   { 65536 + 1400, 1 }, { UINT64_MAX, 1 } };
 
 	start_guest();
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -664,7 +701,12 @@ static void malformed_messages_disconnect(void **state)
 		uint32_t payload[4];
 		unsigned fds;
 	} bad[] = {
-		{ "version 0", GET_FEATURES, VERSION, 0, { 0 }, 0 }, /* flags are exclusive-ored with VERSION */
+		{ "version 0",
+		  GET_FEATURES,
+		  VERSION,
+		  0,
+		  { 0 },
+		  0 }, /* flags are exclusive-ored with VERSION */
 		{ "version 2", GET_FEATURES, VERSION ^ 2, 0, { 0 }, 0 },
 		{ "a reply", GET_FEATURES, REPLY, 0, { 0 }, 0 },
 		{ "oversized", SET_FEATURES, 0, 4097, { 0 }, 0 },
@@ -679,7 +721,12 @@ static void malformed_messages_disconnect(void **state)
 		{ "SET_MEM_TABLE without payload", SET_MEM_TABLE, 0, 0, { 0 }, 0 },
 		{ "SET_MEM_TABLE shorter than its count", SET_MEM_TABLE, 0, 8, { 1 }, 1 },
 		{ "SET_MEM_TABLE of nine", SET_MEM_TABLE, 0, 8 + 9 * 32, { 9 }, 8 },
-		{ "SET_MEM_TABLE of 2^27 + 1, whose size wraps", SET_MEM_TABLE, 0, 8 + 32, { 0x8000001 }, 1 },
+		{ "SET_MEM_TABLE of 2^27 + 1, whose size wraps",
+		  SET_MEM_TABLE,
+		  0,
+		  8 + 32,
+		  { 0x8000001 },
+		  1 },
 		{ "SET_MEM_TABLE of 2^32 - 1", SET_MEM_TABLE, 0, 8, { UINT32_MAX }, 0 },
 		{ "SET_MEM_TABLE without descriptor", SET_MEM_TABLE, 0, 8 + 32, { 1 }, 0 },
 		{ "SET_MEM_TABLE with one too many", SET_MEM_TABLE, 0, 8 + 32, { 1 }, 2 },
@@ -723,7 +770,8 @@ static void malformed_messages_disconnect(void **state)
 	}
 }
 
-/* Well-formed but impossible: refused. Told so, the front end may go on; not told, it is disconnected. */
+/* Well-formed but impossible: refused. Told so, the front end may go on; not told, it is
+ * disconnected. */
 static void impossible_messages_are_refused(void **state)
 {
 	static const struct {
@@ -770,7 +818,8 @@ static void impossible_messages_are_refused(void **state)
 		const int fd = bad[i].fds < 0 ? memory_fd : kick_fds[5];
 
 		start_guest();
-		send_fds(bad[i].request, NEED_REPLY, bad[i].payload, bad[i].size, &fd, bad[i].fds != 0);
+		send_fds(bad[i].request, NEED_REPLY, bad[i].payload, bad[i].size, &fd,
+			 bad[i].fds != 0);
 		if (answer(bad[i].request) != 1)
 			fail_msg("%s: not refused", bad[i].what);
 		sync_up();
@@ -783,7 +832,8 @@ static void impossible_messages_are_refused(void **state)
 	}
 }
 
-/* GET_CONFIG would be answered with a payload of its own: whoever waits for that must not wait for ever. */
+/* GET_CONFIG would be answered with a payload of its own: whoever waits for that must not wait for
+ * ever. */
 static void unknown_requests(void **state)
 {
 	const uint32_t config[] = { 0, 8, 0, 0, 0 };
@@ -830,7 +880,8 @@ static void messages_in_pieces(void **state)
 	start_guest();
 	for (unsigned i = 0; i < sizeof(kick); i++) {
 		assert_false(run_loop(3));
-		send_bytes((uint8_t *)&kick + i, 1, &kick_fds[5], i == 4); /* the descriptor with any byte */
+		send_bytes((uint8_t *)&kick + i, 1, &kick_fds[5],
+			   i == 4); /* the descriptor with any byte */
 	}
 	assert_int_equal(answer(SET_VRING_KICK), 0);
 	/* several at once */
@@ -926,8 +977,13 @@ static struct sockaddr_un socket_addr(void)
 
 static int open_at_path(bool client, const char *name, struct port **port, struct error *error)
 {
-	struct vhost_user_config config = { .name = name, .path = socket_path(), .fd = -1, .client = client, .pairs = 1,
-					    .mtu = MTU, .mode = 0640 };
+	struct vhost_user_config config = { .name = name,
+					    .path = socket_path(),
+					    .fd = -1,
+					    .client = client,
+					    .pairs = 1,
+					    .mtu = MTU,
+					    .mode = 0640 };
 
 	return vhost_user_open(&config, port, error);
 }
@@ -1021,7 +1077,9 @@ static void server_replaces_only_stale_sockets(void **state)
 static void bad_paths(void **state)
 {
 	char path[200];
-	struct vhost_user_config config = { .name = "web", .path = path, .fd = -1, .pairs = 1, .mtu = MTU };
+	struct vhost_user_config config = {
+		.name = "web", .path = path, .fd = -1, .pairs = 1, .mtu = MTU
+	};
 	struct error error;
 
 	memset(path, 'x', sizeof(path) - 1);
