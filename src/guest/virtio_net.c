@@ -503,11 +503,13 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 			break;
 		entries += more;
 	}
+	if (unlikely(vq->broken)) /* at a later packet: the guest will not hear of the earlier ones either */
+		return 0;
 	for (unsigned j = 0; j < i; j++) {
 		if (likely(to[j]))
 			copy_plain(device, pkts[j], to[j]);
 	}
-	if (entries > 0 && likely(!vq->broken)) {
+	if (entries > 0) {
 		vq->last_avail += entries;
 		virtq_publish(vq, entries);
 		ring->flush_pending = true;

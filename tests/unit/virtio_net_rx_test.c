@@ -496,6 +496,29 @@ static void test_broken_rings(void **state)
 	}
 }
 
+/* A ring that breaks in the middle of a burst: none of the burst arrives, and none is said to have. */
+static void test_breaks_within_a_burst(void **state)
+{
+	struct pkt *pkts[4];
+	uint64_t gpa, first, *why = NULL;
+
+	fake_net_start(&net, MERGEABLE);
+	post(1, 100, &first);
+	post(1, 100, &gpa);
+	post(1, 0, &gpa);
+	post(1, 100, &gpa);
+	for (unsigned i = 0; i < 4; i++)
+		pkts[i] = make_pkt(60, 64, 1);
+	assert_int_equal(give(pkts, 4, &why), 0);
+	assert_ptr_equal(why, &fake_net_stats(&net)->drop_not_ready);
+	assert_int_equal(rx->used->idx, 0);
+	fake_read(&net.guest, first, copy, 100);
+	assert_int_equal(copy[20], 0x55);
+	for (unsigned i = 0; i < 4; i++)
+		pkt_put(pkts[i]);
+	check_broken(VIRTQ_ZERO_LENGTH, 1);
+}
+
 /* ---- notifications ---- */
 
 static void kick(void)
@@ -563,6 +586,7 @@ int main(void)
 		TEST(test_header_says_what_is_asked),
 		TEST(test_header_written_only_when_it_differs),
 		TEST(test_broken_rings),
+		TEST(test_breaks_within_a_burst),
 		TEST(test_kicks_once_per_flush),
 	};
 
