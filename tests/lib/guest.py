@@ -180,7 +180,8 @@ class Guest:
     def _check_alive(self):
         if self.process.poll() is not None:
             log = Path(self._log.name).read_text(errors="replace")
-            raise GuestError(f"{self.name}: QEMU ended with {self.process.returncode}: {log.strip()[-2000:]}")
+            raise GuestError(f"{self.name}: QEMU ended with {self.process.returncode}: {log.strip()[-2000:]}\n"
+                             f"{self.console()[-2000:]}")
 
     def _answer(self, ident, deadline):
         """What the shell prints up to the line "@ident STATUS", and STATUS."""

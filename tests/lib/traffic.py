@@ -56,7 +56,7 @@ class Wire:
         self.children.clear()
 
 
-def tcp_copy(source, sink, address, megabytes=8, timeout=60):
+def tcp_copy(source, sink, address, megabytes=8, timeout=120):
     """Send random bytes over TCP to address, which is sink's; AssertionError unless the hashes agree."""
     port = next(_port)
     name = f"{port}-{source.name}-{sink.name}"

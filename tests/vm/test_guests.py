@@ -29,7 +29,7 @@ def test_everyone_hears_everyone(lab, pair):
 def test_bulk_integrity(lab, pair):
     a, b = pair
     for source, sink in ((a, b), (b, a), (a, lab.wire), (lab.wire, a)):
-        tcp_copy(source, sink, lab.address[sink.name], megabytes=64)
+        tcp_copy(source, sink, lab.address[sink.name], megabytes=32)
 
 
 def test_packets_cross_whole(lab, pair):
@@ -67,20 +67,23 @@ def test_both_queue_pairs_carry(lab, pair):
     tcp_copy(lab.wire, a, lab.address["a"])
 
 
-def test_vlan(lab, pair):
-    """The tag crosses untouched, and so do large packets behind it."""
+def test_vlan(lab, pair, folder):
+    """The tag crosses untouched, and so do large packets behind it. (Not every kernel that plays the wire knows VLANs,
+    so the wire only looks.)"""
     a, b = pair
-    for end, parent, address in ((a, "eth0", "10.89.0.1"), (b, "eth0", "10.89.0.2"), (lab.wire, "wire0", "10.89.0.3")):
-        end.run(f"ip link add link {parent} name tagged type vlan id 7; ip addr add {address}/24 dev tagged;"
+    seen = f"{folder}/seen"
+    lab.wire.spawn("timeout 60 tcpdump -i wire0 -n -e -l vlan 7 and arp", log=seen)
+    for end, address in ((a, "10.89.0.1"), (b, "10.89.0.2")):
+        end.run(f"ip link add link eth0 name tagged type vlan id 7; ip addr add {address}/24 dev tagged;"
                 f" ip link set tagged up")
     try:
         a.ping("10.89.0.2")
-        a.ping("10.89.0.3")
         tcp_copy(a, b, "10.89.0.2")
-        tcp_copy(a, lab.wire, "10.89.0.3")
-        tcp_copy(lab.wire, b, "10.89.0.2")
+        tcp_copy(b, a, "10.89.0.1")
+        a.run("ping -c 3 -W 1 10.89.0.9", check=False) # asks everyone, the wire too
+        lab.wire.run(f"until grep -q 'vlan 7.*who-has 10.89.0.9' {seen}; do sleep 0.1; done")
     finally:
-        for end in (a, b, lab.wire):
+        for end in (a, b):
             end.run("ip link del tagged")
 
 
