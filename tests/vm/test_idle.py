@@ -9,7 +9,7 @@ def test_idle(make_lab):
     lab = make_lab()
     names = [f"idle{number}" for number in range(10)]
     for name in names:
-        lab.start_guest(name, memory=128)
+        lab.start_guest(name, memory=192)
     for name in names:
         lab.finish_guest(name).ping(lab.address["wire"])
     time.sleep(2) # neighbour discovery and the like die down
