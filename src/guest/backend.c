@@ -36,8 +36,9 @@ static void send_to_pair(struct channel *channel, unsigned pair, struct pkt **pk
 
 	pair_lock(channel, pair);
 	while (done < n) {
+		unsigned burst = n - done < PKT_BURST ? n - done : PKT_BURST;
 		uint64_t *why = NULL;
-		unsigned fit = channel->ops->guest_rx(channel, pair, pkts + done, n - done, &why);
+		unsigned fit = channel->ops->guest_rx(channel, pair, pkts + done, burst, &why);
 
 		for (unsigned i = done; i < done + fit; i++) {
 			stats->send_bytes += pkts[i]->len;
@@ -45,7 +46,7 @@ static void send_to_pair(struct channel *channel, unsigned pair, struct pkt **pk
 		}
 		stats->send_packets += fit;
 		done += fit;
-		if (done < n) { /* a smaller one behind it may still fit */
+		if (fit < burst) { /* a smaller one behind it may still fit */
 			(*why)++;
 			done++;
 		}

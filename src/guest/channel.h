@@ -12,6 +12,7 @@
 struct channel;
 
 /*
+ * n is at most PKT_BURST.
  * guest_tx: take up to n packets the guest sent on a queue pair; headers copied, checked and parsed; bad ones are
  *           completed and counted here. Returned packets have the channel's source; its done() gives their buffers
  *           back and wakes the guest for that.
@@ -19,7 +20,6 @@ struct channel;
  *           is pkts[returned] and *why says which counter of the port it belongs to. Keeps no reference.
  * kick:     wake the guest for what guest_rx has put there, if it asked to be woken. Under the pair's lock.
  * arm, disarm: as port_ops, for the pair's transmit ring.
- * ready:    the pair's receive ring is running.
  * close:    the control side ends: disconnect the guest, free the channel. Workers no longer know the port.
  */
 struct channel_ops {

@@ -475,8 +475,6 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 		break_ring(device, vq, VIRTQ_INDEX_JUMP);
 		return 0;
 	}
-	if (n > PKT_BURST)
-		n = PKT_BURST;
 	for (i = 0; i < n; i++) {
 		uint64_t need = device->header_len + pkts[i]->len;
 

@@ -137,11 +137,11 @@ static struct pkt *make_pkt(uint32_t len, uint8_t mark, uint8_t flow)
 	struct frame_desc desc = { .ip = 4, .proto = 17, .payload = PKT_HEADER_MAX - 42 };
 	static uint8_t bytes[512];
 	struct frame frame = { .bytes = bytes };
-	struct pkt *pkts[1] = { NULL };
-	struct pkt *pkt;
+	struct pkt *pkt, *pkts[1];
 	uint64_t seed = 1;
 
-	assert_int_equal(pkt_pool_get(&worker->pool, pkts, 1), 1);
+	if (pkt_pool_get(&worker->pool, pkts, 1) != 1)
+		abort();
 	pkt = pkts[0];
 	frame_build(&frame, &desc, &seed);
 	frame.bytes[5] = mark;
@@ -195,6 +195,21 @@ static void test_counts_what_is_dropped(void **state)
 	assert_int_equal(port->stats[0].drop_too_big, 2);
 	assert_int_equal(port->stats[0].drop_no_buffers, 2);
 	assert_int_equal(worker->pool.free_count, POOL);
+}
+
+/* More than a burst at once is fine, too; channels are given no more than that. */
+static void test_long_bursts(void **state)
+{
+	struct pkt *pkts[100];
+
+	for (unsigned i = 0; i < 100; i++)
+		pkts[i] = make_pkt(200, i, 0);
+	send_all(pkts, 100);
+	assert_int_equal(fake.count[0], 100);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(fake.log[0][i], i);
+	assert_int_equal(port->stats[0].send_packets, 100);
+	assert_int_equal(fake.longest, PKT_BURST);
 }
 
 static void test_flushes_at_the_end_of_the_round(void **state)
@@ -334,6 +349,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_counts_what_is_sent),
 		TEST(test_counts_what_is_dropped),
+		TEST(test_long_bursts),
 		TEST(test_flushes_at_the_end_of_the_round),
 		TEST(test_a_flow_stays_on_its_pair),
 		TEST(test_uses_the_pairs_in_use),
