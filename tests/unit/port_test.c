@@ -125,11 +125,11 @@ static struct pkt *pkt_of(char kind, uint8_t mark)
 {
 	struct frame_desc desc = { .ip = kind == '6' ? 6 : 4, .proto = kind == 'u' ? 17 : 6 };
 	struct frame frame = { .bytes = bytes };
-	struct pkt *pkts[1] = { NULL };
 	uint64_t seed = mark + 1;
-	struct pkt *pkt;
+	struct pkt *pkt, *pkts[1];
 
-	assert_int_equal(pkt_pool_get(&worker->pool, pkts, 1), 1);
+	if (pkt_pool_get(&worker->pool, pkts, 1) != 1)
+		abort();
 	pkt = pkts[0];
 	/* Three segments; all of it in the header copy and one fragment. */
 	desc.payload = strchr("46ue", kind) ? 2 * MSS + 500 : 100;
