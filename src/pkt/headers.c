@@ -161,8 +161,7 @@ static bool check_checksum(const struct pkt *pkt)
 	unsigned field_end = start + offset + 2;
 	unsigned l4_off = pkt->l4_off, inner_off = l4_off;
 
-	if (field_end > pkt->len || field_end > PKT_HEADER_MAX || start < pkt->l3_off ||
-	    start < l4_off)
+	if (field_end > pkt->len || field_end > PKT_HEADER_MAX || start < pkt->l3_off)
 		return false;
 	if (pkt->l4_proto == IPPROTO_TCP) {
 		if (start == l4_off)

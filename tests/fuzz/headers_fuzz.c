@@ -37,7 +37,7 @@ static void check_request(struct pkt *pkt, const uint8_t *before)
 	free(after);
 }
 
-/* Mostly types and offsets that real guests send, or few requests would get past the first check. */
+/* Mostly types and offsets that real guests send, or few requests would pass the first check. */
 static void take_vnet(struct input *input, const struct frame *frame, uint8_t vnet[VNET_LEN])
 {
 	static const uint8_t types[] = { PKT_GSO_NONE, PKT_GSO_TCPV4, PKT_GSO_TCPV6, PKT_GSO_UDP };

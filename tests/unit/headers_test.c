@@ -220,6 +220,8 @@ static const struct offload_case offload_cases[] = {
 	{ "tcp6 checksum", TCP6(100), CSUM(0, 16), true, 0 },
 	{ "udp4 checksum", UDP4(100), CSUM(0, 6), true, 0 },
 	{ "udp6 checksum", UDP6(100), CSUM(0, 6), true, 0 },
+	{ "udp4 checksum from within its header", UDP4(100), CSUM(7, 16), false, 0 },
+	{ "tcp4 checksum from within its header", TCP4(100), CSUM(19, 16), false, 0 },
 	{ "udp4 checksum, tcp's place", UDP4(100), CSUM(0, 16), false, 0 },
 	{ "inner checksum of VXLAN", UDP4(150), CSUM(8 + 8 + 14 + 20, 16), true, 0 },
 	{ "inner checksum at the end of the copy", UDP4(400), CSUM(142, 14), true, 0 },
