@@ -24,7 +24,7 @@
  *
  * Doorbells. A call descriptor is shared with the guest's side, which can fill its counter and make a write block.
  * The watchdog in the main thread sees a worker that has not moved since the last look and is in such a write, and
- * interrupts it with a signal.
+ * interrupts it with a signal. So does the main thread while it waits for workers to park.
  *
  * Pausing. The main thread raises `pausing`, wakes the sleepers and waits until every worker has parked at the top
  * of its loop, where it holds no packet and no lock.
@@ -46,6 +46,7 @@
 #include "sys/log.h"
 
 enum { SPIN_BOUND_USEC = 50, SPIN_NONE_NSEC = 1000, SYSCALL_POLL_USEC = 4, EPOLL_EVENTS = 64 };
+enum { PAUSE_MSEC = 100 }; /* more than any round takes */
 
 __thread struct worker *worker_self;
 
@@ -195,6 +196,27 @@ struct worker *worker_by_id(unsigned id)
 
 /* ---- pausing ---- */
 
+/*
+ * Wait for a change of who is parked. The watchdog does not run meanwhile: whoever is still in a
+ * doorbell after PAUSE_MSEC is interrupted from here. It may not be the one waited for, which may
+ * itself wait for a lock that the other holds.
+ */
+static void wait_for_change(void)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += PAUSE_MSEC * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	if (pthread_cond_clockwait(&pause_changed, &pause_lock, CLOCK_MONOTONIC, &until) == 0)
+		return;
+	for (unsigned i = 0; i < worker_total; i++) {
+		if (atomic_load(&workers[i].calling))
+			pthread_kill(workers[i].thread, SIGUSR1);
+	}
+}
+
 void workers_pause(void)
 {
 	if (pause_depth++ > 0)
@@ -205,7 +227,7 @@ void workers_pause(void)
 		worker_wake(&workers[i]);
 	for (unsigned i = 0; i < worker_total; i++) {
 		while (!atomic_load(&workers[i].parked))
-			pthread_cond_wait(&pause_changed, &pause_lock);
+			wait_for_change();
 	}
 	pthread_mutex_unlock(&pause_lock);
 }

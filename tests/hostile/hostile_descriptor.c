@@ -222,6 +222,34 @@ static void call_full(struct front *evil, struct front *mate)
 		traffic(evil, mate);
 }
 
+/* The same, done after vifd has made what it could of the descriptor: the next call blocks whoever makes it. */
+static void call_blocks(struct front *evil, struct front *mate)
+{
+	unsigned len = good_frame(evil);
+
+	fill(front_tx(evil)->call_fd);
+	put_desc(front_tx(evil), 0, front_gpa(evil, evil->scratch), len, 0, 0);
+	offer(front_tx(evil), 0);
+	front_sleep_us(1000000);
+}
+
+/* And at once a message that must wait until every worker rests. */
+static void call_blocks_and_messages(struct front *evil, struct front *mate)
+{
+	unsigned len = good_frame(evil);
+
+	fill(front_tx(evil)->call_fd);
+	put_desc(front_tx(evil), 0, front_gpa(evil, evil->scratch), len, 0, 0);
+	offer(front_tx(evil), 0);
+	for (unsigned i = 0; i < 200; i++) {
+		if (front_enable_ring(evil, front_rx(evil), i % 2))
+			broken_test("evil: %s", evil->fault);
+		front_sleep_us(1000);
+	}
+	if (front_announce_memory(evil))
+		broken_test("evil: %s", evil->fault);
+}
+
 static _Atomic bool refill_stop;
 
 static void *refill_thread(void *arg)
@@ -314,6 +342,8 @@ const struct scenario descriptor_scenarios[] = {
 	{ "fd-missing", missing },
 	{ "fd-none", none },
 	{ "fd-call-full", call_full },
+	{ "fd-call-blocks", call_blocks },
+	{ "fd-call-blocks-and-messages", call_blocks_and_messages },
 	{ "fd-call-refilled", call_refilled },
 	{ "fd-call-refilled-and-messages", call_refilled_and_messages },
 	{ "fd-kick-full", kick_full },

@@ -210,6 +210,8 @@ EXPECT = {
     "fd-missing": [running, counted("recv_packets", 1)],
     "fd-none": [running, counted("recv_packets", 1)],
     "fd-call-full": [broken(TX, CALL), broken(RX, CALL)],
+    "fd-call-blocks": [broken(TX, CALL), shown("breaks", 1)],
+    "fd-call-blocks-and-messages": [broken(TX, CALL)],
     "fd-call-refilled": [counted("recv_packets", 1)],
     "fd-call-refilled-and-messages": [counted("recv_packets", 1)],
     "fd-kick-full": [running, counted("recv_packets", 1)],
