@@ -79,9 +79,9 @@ struct pkt {
 	uint16_t header_len;            /* valid bytes of header[] */
 	uint16_t frag_count;
 	uint16_t refs;                  /* owners */
-	uint8_t l3_off;                 /* offsets from the frame's start; 0: not parsed or not there */
-	uint8_t l4_off;
-	uint8_t payload_off;            /* end of the TCP or UDP header; 0: not within header[] */
+	uint8_t l3_off;                 /* offsets from the frame's start, set by headers_parse(); l3_off 0: not parsed */
+	uint8_t l4_off;                 /* 0: not IP */
+	uint8_t payload_off;            /* end of the TCP or UDP header, <= PKT_HEADER_MAX, perhaps not pulled yet; 0: none */
 	uint8_t l4_proto;               /* IPPROTO_TCP, IPPROTO_UDP, ... ; 0: not IP, a fragment, or not parsed */
 	struct pkt_offload offload;
 	uint8_t vnet[12];               /* the virtio_net_hdr as read, little endian; directly before header[] */

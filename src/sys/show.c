@@ -15,7 +15,7 @@
 #include "sys/conf.h"
 #include "uplink/tap.h"
 
-#define READ(counter) __atomic_load_n(&(counter), __ATOMIC_RELAXED)
+#define READ(counter) (*(const volatile __typeof__(counter) *)&(counter))
 
 enum { FDB_ROWS = 64, USAGE_BYTES = 512 };
 
