@@ -150,6 +150,7 @@ void vhost_user_tick(void)
 			continue;
 		struct vhost_user *vu = of_channel(channel_of_port(port));
 
+		virtio_net_tick(&vu->device);
 		if (!vu->device.mem || !guest_mem_lost(vu->device.mem))
 			continue;
 		if (log_allowed(&vu->link.limit))

@@ -37,6 +37,7 @@ enum {
 	HEADER_LEGACY = 10,     /* virtio_net_hdr without num_buffers */
 	RX_IOV_MAX = 1024,      /* pieces of receive buffers that one packet is spread over */
 	NUM_BUFFERS_OFF = 10,
+	MUTE_TICKS = 40,        /* ten seconds */
 };
 
 static struct virtio_net *device_of(struct channel *channel)
@@ -67,17 +68,22 @@ static void break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_e
 	__atomic_fetch_add(&device->breaks, 1, __ATOMIC_RELAXED);
 }
 
-/* Ring the guest's doorbell. The descriptor is the guest's too: should it make the write block, the watchdog of the
- * workers interrupts it, and the ring is lost. */
+/*
+ * Ring the guest's doorbell. The descriptor is the guest's too: should it make the write block, the watchdog of the
+ * workers interrupts it, the ring is lost, and the guest is not called for a while: others waited for it, and it could
+ * set up its ring and do it again at once.
+ */
 static void call_guest(struct virtio_net *device, struct virtq *vq)
 {
 	struct worker *worker = worker_self;
 
-	if (vq->call_fd < 0)
+	if (vq->call_fd < 0 || unlikely(atomic_load_explicit(&device->muted, memory_order_relaxed)))
 		return;
 	atomic_store_explicit(&worker->calling, true, memory_order_relaxed);
-	if (unlikely(!virtq_signal(vq)))
+	if (unlikely(!virtq_signal(vq))) {
 		break_ring(device, vq, VIRTQ_CALL_BLOCKED);
+		atomic_store(&device->muted, MUTE_TICKS);
+	}
 	atomic_store_explicit(&worker->calling, false, memory_order_relaxed);
 	port_stats(&device->channel.port)->doorbells++;
 }
@@ -710,4 +716,14 @@ struct guest_mem *virtio_net_reset(struct virtio_net *device)
 	device->mem = NULL;
 	virtio_net_set_features(device, 0);
 	return old;
+}
+
+void virtio_net_tick(struct virtio_net *device)
+{
+	if (!atomic_load(&device->muted) || atomic_fetch_sub(&device->muted, 1) > 1)
+		return;
+	workers_pause();
+	for (unsigned i = 0; i < device->pairs_max; i++)
+		tx_ring(device, i)->greet = true;
+	workers_resume();
 }

@@ -55,6 +55,7 @@ struct virtio_net {
 	struct virtio_net_ring *rings;  /* [2 * pairs_max] */
 	unsigned pairs_max;
 	uint64_t breaks;                /* times a ring was marked broken */
+	_Atomic unsigned muted;         /* ticks without calls, since one blocked; see virtio_net_tick() */
 };
 
 /* Without close(), which is the control side's. */
@@ -83,5 +84,8 @@ void virtio_net_set_call(struct virtio_net *device, unsigned index, int fd);
 /* The front end is gone: stop and disable every ring, forget features, memory and descriptors.
  * Returns the memory table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_reset(struct virtio_net *device);
+
+/* About four times a second: a guest that made a call block is not called for some ticks, then greeted again. */
+void virtio_net_tick(struct virtio_net *device);
 
 #endif

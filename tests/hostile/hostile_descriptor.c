@@ -250,6 +250,24 @@ static void call_blocks_and_messages(struct front *evil, struct front *mate)
 		broken_test("evil: %s", evil->fault);
 }
 
+/* Again and again: each time costs everybody a moment, which must not add up. */
+static void call_blocks_again(struct front *evil, struct front *mate)
+{
+	uint64_t start_ns = front_now_ns();
+
+	while (time_left(start_ns, 5000)) {
+		unsigned len = good_frame(evil);
+
+		fill(front_tx(evil)->call_fd);
+		put_desc(front_tx(evil), 0, front_gpa(evil, evil->scratch), len, 0, 0);
+		offer(front_tx(evil), 0);
+		front_sleep_us(1000);
+		evil->fault[0] = 0;
+		if (front_disconnected(evil, 0) || front_restart_ring(evil, front_tx(evil)))
+			front_reconnect(evil, 100);
+	}
+}
+
 static _Atomic bool refill_stop;
 
 static void *refill_thread(void *arg)
@@ -344,6 +362,7 @@ const struct scenario descriptor_scenarios[] = {
 	{ "fd-call-full", call_full },
 	{ "fd-call-blocks", call_blocks },
 	{ "fd-call-blocks-and-messages", call_blocks_and_messages },
+	{ "fd-call-blocks-again", call_blocks_again },
 	{ "fd-call-refilled", call_refilled },
 	{ "fd-call-refilled-and-messages", call_refilled_and_messages },
 	{ "fd-kick-full", kick_full },
