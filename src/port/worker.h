@@ -18,7 +18,11 @@
 #include "port/port.h"
 #include "port/profile.h"
 
-enum { WORKER_QUEUES_MAX = 2048, WORKER_POOL_PACKETS = 2048, WORKER_CPU_ANY = -1 };
+enum {
+	WORKER_QUEUES_MAX = PORTS_MAX * PORT_QUEUES_MAX, /* one worker may have them all */
+	WORKER_POOL_PACKETS = 2048,
+	WORKER_CPU_ANY = -1,
+};
 
 /* One receive queue that a worker polls. */
 struct worker_queue {
@@ -46,13 +50,13 @@ struct worker {
 	struct port *flush[PORTS_MAX];  /* ports sent to in this round */
 	unsigned flush_count;
 
+	bool polls_memory;              /* some queue's poll costs no system call */
 	uint64_t spin_cycles;           /* present length of the idle spin */
 	uint64_t sleeps;                /* times it went to sleep */
 	uint64_t spins_won, spins_lost; /* idle spins that met work, and that ended in sleep */
 	uint64_t rounds, bursts;
 	uint64_t packets, bytes;        /* taken in, for the profile's ratios */
 
-	void *bridge_cache;             /* the bridge's, per worker */
 	_Atomic bool parked;
 	_Atomic bool calling;           /* writing to a guest's descriptor, which may block if the guest is hostile */
 	uint64_t watched_rounds;        /* the watchdog's: rounds when it last looked */

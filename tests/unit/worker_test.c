@@ -267,6 +267,28 @@ static void test_queues_are_shared_out(void **state)
 	}
 }
 
+/* As many ports as there can be, with all their queues, on one worker. */
+static void test_room_for_every_queue(void **state)
+{
+	const struct worker_config config = { .count = 1 };
+	static struct port many[PORTS_MAX - 1];
+
+	watched_ops = fake_port_ops;
+	assert_int_equal(workers_start(&config), 0);
+	workers_pause(); /* nobody polls them: these are not whole ports */
+	for (unsigned i = 0; i < PORTS_MAX - 1; i++) {
+		many[i].ops = &watched_ops;
+		many[i].queues = PORT_QUEUES_MAX;
+		worker_attach(&many[i]);
+	}
+	assert_int_equal(worker_by_id(0)->queue_count, (PORTS_MAX - 1) * PORT_QUEUES_MAX);
+	for (unsigned i = 0; i < PORTS_MAX - 1; i++)
+		worker_detach(&many[i]);
+	assert_int_equal(worker_by_id(0)->queue_count, 0);
+	workers_resume();
+	workers_stop();
+}
+
 /* ---- packets ---- */
 
 static void test_packets_flow(void **state)
@@ -716,6 +738,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_start_and_stop),
 		TEST(test_queues_are_shared_out),
+		TEST(test_room_for_every_queue),
 		TEST(test_packets_flow),
 		TEST(test_once_per_burst_and_round),
 		TEST(test_port_that_drops_all),
