@@ -16,7 +16,8 @@
  *      gap >  bound:          a spin would have been wasted -> halve the spin, below 1 us: none
  *
  * Streams and request/response on the same machine keep it at the bound and never sleep; an idle guest's
- * occasional packet finds it at zero. `set idle-spin` fixes it instead.
+ * occasional packet finds it at zero. A worker that has only queues whose poll is a system call (TAPs) gains little by
+ * polling them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
  *
  * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and never read: an
  * eventfd that is written again is a new edge, and nobody needs its count. A queue whose poll is a system call is
@@ -45,7 +46,13 @@
 #include "bridge/bridge.h"
 #include "sys/log.h"
 
-enum { SPIN_BOUND_USEC = 50, SPIN_NONE_NSEC = 1000, SYSCALL_POLL_USEC = 4, EPOLL_EVENTS = 64 };
+enum {
+	SPIN_BOUND_USEC = 50,
+	SPIN_BOUND_SYSCALLS_USEC = 5,
+	SPIN_NONE_NSEC = 1000,
+	SYSCALL_POLL_USEC = 4,
+	EPOLL_EVENTS = 64,
+};
 enum { PAUSE_MSEC = 100 }; /* more than any round takes */
 
 __thread struct worker *worker_self;
@@ -66,7 +73,7 @@ static pthread_cond_t pause_changed = PTHREAD_COND_INITIALIZER;
 
 /* Idle spin, in cycles; read by workers, changed by the main thread. */
 static _Atomic bool spin_adaptive;
-static _Atomic uint64_t spin_bound;
+static _Atomic uint64_t spin_bound, spin_bound_syscalls;
 static uint64_t spin_none, syscall_poll_cycles;
 
 static void *worker_main(void *arg);
@@ -102,6 +109,7 @@ void workers_set_idle_spin(int usec)
 
 	atomic_store(&spin_adaptive, usec < 0);
 	atomic_store(&spin_bound, (usec < 0 ? SPIN_BOUND_USEC : usec) * per_usec);
+	atomic_store(&spin_bound_syscalls, (usec < 0 ? SPIN_BOUND_SYSCALLS_USEC : usec) * per_usec);
 }
 
 static int worker_init(struct worker *worker, unsigned id, int cpu)
@@ -289,6 +297,7 @@ void worker_attach(struct port *port)
 
 		worker->queues[worker->queue_count++] =
 			(struct worker_queue){ .port = port, .queue = i, .wake_fd = -1 };
+		worker->polls_memory |= !port->poll_is_syscall;
 	}
 	workers_resume();
 }
@@ -300,13 +309,17 @@ void worker_detach(struct port *port)
 		struct worker *worker = &workers[i];
 		unsigned kept = 0;
 
+		worker->polls_memory = false;
+
 		for (unsigned j = 0; j < worker->queue_count; j++) {
 			struct worker_queue *queue = &worker->queues[j];
 
-			if (queue->port != port)
+			if (queue->port != port) {
 				worker->queues[kept++] = *queue;
-			else if (queue->wake_fd >= 0)
+				worker->polls_memory |= !queue->port->poll_is_syscall;
+			} else if (queue->wake_fd >= 0) {
 				epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, queue->wake_fd, NULL);
+			}
 		}
 		worker->queue_count = kept;
 	}
@@ -463,7 +476,8 @@ static void worker_sleep(struct worker *worker)
 /* The law at the top of the file; gap in cycles. */
 static void worker_adapt_spin(struct worker *worker, uint64_t gap)
 {
-	uint64_t bound = atomic_load_explicit(&spin_bound, memory_order_relaxed);
+	uint64_t bound = atomic_load_explicit(worker->polls_memory ? &spin_bound : &spin_bound_syscalls,
+					      memory_order_relaxed);
 
 	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) || gap <= bound)
 		worker->spin_cycles = bound;
@@ -500,8 +514,10 @@ static void *worker_main(void *arg)
 	profile->last = cycles_now();
 
 	while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
-		if (unlikely(atomic_load_explicit(&pausing, memory_order_relaxed)))
+		if (unlikely(atomic_load_explicit(&pausing, memory_order_relaxed))) {
 			worker_park(worker);
+			profile_mark(profile, STAGE_IDLE);
+		}
 
 		uint64_t before = profile->last;
 

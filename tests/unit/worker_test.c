@@ -482,6 +482,31 @@ static void test_pause_nests(void **state)
 	stop();
 }
 
+/* The time at rest is nobody's work. */
+static void test_pause_counts_as_idle(void **state)
+{
+	struct worker *worker;
+	uint64_t busy[2] = { 0 }, idle;
+
+	start(1, 1, 0);
+	worker = worker_by_id(0);
+	workers_pause();
+	idle = worker->profile.cycles[STAGE_IDLE];
+	for (unsigned i = 0; i < STAGE_IDLE; i++)
+		busy[0] += worker->profile.cycles[i];
+	arrive(&a, 0, 1);
+	nap(100000);
+	workers_resume();
+	wait_for(a.done == 2);
+	workers_pause();
+	for (unsigned i = 0; i < STAGE_IDLE; i++)
+		busy[1] += worker->profile.cycles[i];
+	assert_true(busy[1] - busy[0] < cycles_hz() / 20);
+	assert_true(worker->profile.cycles[STAGE_IDLE] - idle > cycles_hz() / 20);
+	workers_resume();
+	stop();
+}
+
 /* ---- sleeping ---- */
 
 static uint64_t sleeps(void)
@@ -745,6 +770,7 @@ int main(void)
 		TEST(test_attach_and_detach_while_packets_flow),
 		TEST(test_pause_stops_everything),
 		TEST(test_pause_nests),
+		TEST(test_pause_counts_as_idle),
 		TEST(test_sleeps_and_wakes),
 		TEST(test_watch_refuses),
 		TEST(test_arms_then_looks_again),
