@@ -310,7 +310,6 @@ void worker_detach(struct port *port)
 		unsigned kept = 0;
 
 		worker->polls_memory = false;
-
 		for (unsigned j = 0; j < worker->queue_count; j++) {
 			struct worker_queue *queue = &worker->queues[j];
 
