@@ -471,6 +471,8 @@ static void profile_row(struct table *table, const char *name, const json_t *per
 static void profile_sum(const json_t *result, const double busy[2], double idle)
 {
 	const double nsec = 1e9 / (double)count_of(result, "tsc_hz");
+	const double cpu = json_number_value(json_object_get(result, "cpu_seconds"));
+	const double busy_seconds = (double)count_of(result, "busy_cycles") * nsec * 1e-9;
 	char packets[CELL_BYTES], bytes[CELL_BYTES];
 
 	format_count(packets, count_of(result, "packets"));
@@ -480,7 +482,11 @@ static void profile_sum(const json_t *result, const double busy[2], double idle)
 		printf(": %.*f ns a packet, %.*f ns a byte at %.2f GHz",
 		       decimals_of(busy[0] * nsec), busy[0] * nsec, decimals_of(busy[1] * nsec),
 		       busy[1] * nsec, 1 / nsec);
-	printf("\nidle %.1f %% of the time\n", idle * 100);
+	printf("\nidle %.1f %% of the time; %.2f s of CPU time\n", idle * 100, cpu);
+	/* Stages are timed by a clock that runs on while somebody else has the CPU. */
+	if (busy_seconds > 1.2 * cpu)
+		printf("workers were kept from their CPU for %.0f %% or more of what is shown as busy\n",
+		       (1 - cpu / busy_seconds) * 100);
 }
 
 static void print_profile(const json_t *result, bool all)

@@ -10,6 +10,8 @@
  */
 #include "sys/show.h"
 
+#include <time.h>
+
 #include "guest/vhost_user.h"
 #include "port/worker.h"
 #include "sys/conf.h"
@@ -22,6 +24,7 @@ enum { FDB_ROWS = 64, USAGE_BYTES = 512 };
 struct profile_sum {
 	uint64_t cycles[STAGES];
 	uint64_t packets, bytes;
+	double cpu_seconds;
 };
 
 static struct profile_sum profile_base;
@@ -239,6 +242,17 @@ json_t *show_workers(void)
 	return list;
 }
 
+/* CPU time that a thread has used, as the kernel counts it. */
+static double thread_cpu_seconds(pthread_t thread)
+{
+	struct timespec used;
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(thread, &clock) || clock_gettime(clock, &used))
+		return 0;
+	return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
+}
+
 static struct profile_sum profile_total(void)
 {
 	struct profile_sum total = { 0 };
@@ -250,6 +264,7 @@ static struct profile_sum profile_total(void)
 			total.cycles[stage] += READ(worker->profile.cycles[stage]);
 		total.packets += READ(worker->packets);
 		total.bytes += READ(worker->bytes);
+		total.cpu_seconds += thread_cpu_seconds(worker->thread);
 	}
 	return total;
 }
@@ -288,6 +303,7 @@ json_t *show_profile(void)
 	put_count(profile, "busy_cycles", busy);
 	put_ratio(profile, "busy_cycles_per_packet", busy, sum.packets);
 	put_ratio(profile, "busy_cycles_per_byte", busy, sum.bytes);
+	put(profile, "cpu_seconds", json_real(sum.cpu_seconds - profile_base.cpu_seconds));
 	put(profile, "stages", stages);
 	return profile;
 }
