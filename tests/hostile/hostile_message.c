@@ -329,6 +329,29 @@ static void features(struct front *evil, struct front *mate)
 		       "protocol features that were not offered");
 }
 
+/* Logs that were not offered, with sizes and offsets that overflow whoever believes them. */
+static void logs(struct front *evil, struct front *mate)
+{
+	uint64_t log_base[2] = { UINT64_MAX, UINT64_MAX - 4095 };
+	struct {
+		uint64_t size, offset;
+		uint16_t queues, entries;
+	} inflight = { UINT64_MAX, UINT64_MAX, 0xffff, 0xffff };
+	struct front_ring *ring = front_tx(evil);
+	struct vu_vring_addr addr = {
+		1,         1, (uintptr_t)ring->desc, (uintptr_t)ring->used, (uintptr_t)ring->avail,
+		UINT64_MAX
+	};
+
+	connect_anew(evil);
+	expect_refusal(evil, VU_SET_LOG_BASE, log_base, 16, &evil->memfd, 1, "a log");
+	expect_refusal(evil, VU_SET_LOG_FD, NULL, 0, &ring->kick_fd, 1, "a log descriptor");
+	expect_refusal(evil, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0, "a ring's log");
+	expect_refusal(evil, VU_GET_INFLIGHT_FD, &inflight, 20, NULL, 0, "in-flight memory");
+	expect_refusal(evil, VU_SET_INFLIGHT_FD, &inflight, 20, &evil->memfd, 1,
+		       "in-flight memory");
+}
+
 /* Gone in the middle of everything, with frames in flight both ways. */
 static void leave_in_flight(struct front *evil, struct front *mate)
 {
@@ -395,6 +418,7 @@ const struct scenario message_scenarios[] = {
 	{ "message-ring-addresses", ring_addresses, RAW },
 	{ "message-random-order", random_order, RAW },
 	{ "message-features", features, RAW },
+	{ "message-logs", logs, RAW },
 	{ "message-leave-in-flight", leave_in_flight, RAW },
 	{ "message-second-front-end", second_front_end, RAW },
 	{ 0 },

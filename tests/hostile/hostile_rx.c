@@ -188,6 +188,22 @@ static void over_regions(struct front *evil, struct front *mate)
 		broken_test("a frame into a buffer across two regions is not whole");
 }
 
+/* Of a buffer only what used.len says may be written, and nothing of vifd's or another guest's memory may show. */
+static void rest_untouched(struct front *evil, struct front *mate)
+{
+	struct vring_used *used = front_rx(evil)->used;
+
+	memset(evil->scratch, 0xa5, 4096);
+	put_desc(front_rx(evil), 0, buffer(evil), 4096, WRITE, 0);
+	offer(front_rx(evil), 0);
+	mate_sends(mate, 1);
+	if (used->idx != 1 || used->ring[0].len != evil->header_len + 500 + FRAME_UDP_HEADERS)
+		broken_test("used length is %u", used->ring[0].len);
+	for (unsigned i = used->ring[0].len; i < 4096; i++)
+		if (evil->scratch[i] != 0xa5)
+			broken_test("byte %u behind a frame was written", i);
+}
+
 #define IDLE .rx_idle = true
 
 const struct scenario rx_scenarios[] = {
@@ -208,6 +224,7 @@ const struct scenario rx_scenarios[] = {
 	{ "rx-never-consumed", never_consumed, IDLE },
 	{ "rx-onto-the-rings", onto_the_rings, IDLE },
 	{ "rx-longest-chains", longest_chains, IDLE, .size = { 32768 } },
+	{ "rx-rest-untouched", rest_untouched, IDLE },
 	{ "rx-over-regions", over_regions, IDLE, .regions = 4 },
 	{ 0 },
 };

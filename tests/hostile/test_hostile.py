@@ -6,8 +6,8 @@
     right ──┘        └── mate    an honest neighbour that evil talks to and hears from
 
 left and right are the witness: they exchange numbered packets from the first scenario to the last. Every scenario must
-leave behind a vifd without a single descriptor or mapping more than before. All of it runs twice: as built for use, and
-under ASan and UBSan, where a stray access is the end of vifd.
+leave behind a vifd without a single descriptor or mapping more than before. All of it runs twice: as built for use with
+one worker, and with two under ASan and UBSan, where a stray access is the end of vifd.
 """
 import json
 import os
@@ -145,6 +145,7 @@ EXPECT = {
     "rx-never-consumed": [running, counted("drop_no_buffers", 1500), counted("send_packets", 100, 256)],
     "rx-onto-the-rings": [],
     "rx-longest-chains": [counted("drop_too_big", 1)],
+    "rx-rest-untouched": [running, counted("send_packets", 1)],
     "rx-over-regions": [running, counted("send_packets", 1)],
     "frame-runts": [running, counted("drop_runt", 42, 42)],
     "frame-shorter-than-header": [running, counted("drop_runt", 12, 12)],
@@ -203,6 +204,7 @@ EXPECT = {
     "message-ring-addresses": [shown("reconnects", 20)],
     "message-random-order": [shown("messages", 100)],
     "message-features": [shown("messages", 3)],
+    "message-logs": [shown("messages", 5)],
     "message-leave-in-flight": [shown("reconnects", 19)],
     "message-second-front-end": [running, counted("recv_packets", 100)],
     "fd-wrong-kinds": [counted("recv_packets", 100)],
@@ -236,8 +238,8 @@ EXPECT = {
 class Stage:
     """vifd with the four guests, and the witness at work. Survives from test to test, unless vifd does not."""
 
-    def __init__(self, build):
-        self.build = build
+    def __init__(self, build, workers):
+        self.build, self.workers = build, workers
         self.folder = tempfile.mkdtemp(prefix=f"vifd-{os.getpid()}-")
         self.vifd = self.witness = None
 
@@ -245,7 +247,7 @@ class Stage:
         return f"{self.folder}/{guest}.sock"
 
     def start(self):
-        self.vifd = Vifd(self.folder, "bridge add br0",
+        self.vifd = Vifd(self.folder, f"set workers={self.workers}", "bridge add br0",
                          f"guest add left vhost-user={self.path('left')} mac={LEFT} bridge=br0",
                          f"guest add right vhost-user={self.path('right')} bridge=br0",
                          f"guest add evil vhost-user={self.path('evil')} bridge=br0",
@@ -312,7 +314,7 @@ def eventually(check, seconds=5):
 def shared_stage(request):
     build = BUILD if request.param == "build" else ROOT / request.param
     assert (build / "src" / "vifd").exists(), f"no vifd in {build}: run `make test`"
-    stage = Stage(build)
+    stage = Stage(build, workers=1 if request.param == "build" else 2)
     yield stage
     try:
         stage.stop()
