@@ -2,22 +2,22 @@
 /*
  * gen: the guests of the vhost rows. Theory of operation:
  *
- * A packet generator and sink on DPDK's virtio-user ports, driven line by line over stdin by the bench. EAL
- * arguments name two ports for each switch under test (ports 2p and 2p+1 are "pair" p), so that one process with
- * one set of buffers drives every switch, and two samples of different switches are milliseconds apart. Between
- * commands it blocks on stdin and leaves the CPU alone.
+ * A packet generator and sink on DPDK's virtio-user ports, driven line by line over stdin by the
+ * bench. EAL arguments name two ports for each switch under test (ports 2p and 2p+1 are "pair" p),
+ * so that one process with one set of buffers drives every switch, and two samples of different
+ * switches are milliseconds apart. Between commands it blocks on stdin and leaves the CPU alone.
  *
- *     warm PAIR SIZE MS          a trickle both ways, so that a learning switch knows both stations and is awake
- *     run PAIR MODE SIZE MS      open loop from the pair's first port to its second; MODE says what a guest does
- *                                with a packet: "uni" writes and reads the headers only; "touched" writes every
- *                                byte before it sends and compares every byte that arrives
- *     latency PAIR SIZE MS GAP   one packet at a time, GAP microseconds from one send to the next at least
+ *     warm PAIR SIZE MS          a trickle both ways: a learning switch learns both, and is awake
+ *     run PAIR MODE SIZE MS      open loop from the pair's first port to its second; MODE is what a
+ *                                guest does with a packet: "uni" writes and reads the headers only,
+ *                                "touched" writes and compares every byte
+ *     latency PAIR SIZE MS GAP   one packet at a time, GAP microseconds or more from send to send
  *
- * Each command is answered with one line of JSON; the end of stdin ends the program. SIZE is the frame's length in
- * bytes without FCS; frames are legal Ethernet/IPv4/UDP.
+ * Each command is answered with one line of JSON; the end of stdin ends the program. SIZE is the
+ * frame's length in bytes without FCS; frames are legal Ethernet/IPv4/UDP.
  *
- * "uni" leaves the payload where the switch's core last wrote it, in that core's cache, which flatters switches
- * that copy once; "touched" is what a guest with an application on it does.
+ * "uni" leaves the payload where the switch's core last wrote it, in that core's cache, which
+ * flatters switches that copy once; "touched" is what a guest with an application on it does.
  */
 #include <inttypes.h>
 #include <stdbool.h>

@@ -4,12 +4,14 @@
  *
  *     placement CPU CPU
  *
- * A virtual machine's CPUs are moved between the cores of its host, within seconds, and whatever two CPUs do
- * through shared memory becomes 1.5 to 3 times dearer or cheaper by it. Each line on stdin is answered with the
- * round trip of one cache line between the two CPUs, in nanoseconds: about 40 between two hyperthreads of a core,
- * 120 between cores that share a cache, 500 and more between cores that do not.
+ * A virtual machine's CPUs are moved between the cores of its host, within seconds, and whatever
+ * two CPUs do through shared memory becomes 1.5 to 3 times dearer or cheaper by it. Each line on
+ * stdin is answered with the round trip of one cache line between the two CPUs, in nanoseconds:
+ * about 40 between two hyperthreads of a core, 120 between cores that share a cache, 500 and more
+ * between cores that do not.
  *
- * The answering thread spins for the milliseconds of a measurement only, on a CPU that must otherwise be idle.
+ * The answering thread spins for the milliseconds of a measurement only, on a CPU that must
+ * otherwise be idle.
  */
 #include <pthread.h>
 #include <sched.h>

@@ -10,7 +10,6 @@ that the receiver got; system time holds what the stream costs inside a TAP's wr
 """
 
 import json
-import time
 
 from host import BenchError, Host, run, wait_for
 from results import Bar, Row, Sample

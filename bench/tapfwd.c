@@ -4,10 +4,11 @@
  *
  *     tapfwd TAP TAP
  *
- * Creates two TAPs in the present network namespace and copies whatever comes out of the one into the other: one
- * read and one write per packet, the vnet header passed through, so that segments of 64 KiB cross whole. It looks
- * at nothing: no addresses, no learning, no checks. What a user-space switch on TAPs loses to it is the price of
- * being a switch. Says "ready" once both TAPs are there; SIGTERM ends it.
+ * Creates two TAPs in the present network namespace and copies whatever comes out of the one into
+ * the other: one read and one write per packet, the vnet header passed through, so that segments
+ * of 64 KiB cross whole. It looks at nothing: no addresses, no learning, no checks. What a user-
+ * space switch on TAPs loses to it is the price of being a switch. Says "ready" once both TAPs are
+ * there; SIGTERM ends it.
  */
 #include <errno.h>
 #include <fcntl.h>
