@@ -72,7 +72,7 @@ static uint64_t *give_one(uint32_t len)
 /* Post a chain of n buffers of len bytes each, anywhere. Returns its head; *gpa is where the first one is. */
 static uint16_t post(unsigned n, uint32_t len, uint64_t *gpa)
 {
-	struct fake_buf bufs[1024];
+	struct fake_buf bufs[1024] = { 0 };
 	uint16_t head;
 
 	for (unsigned i = 0; i < n; i++) {
