@@ -2,7 +2,7 @@
 /*
  * The port of a guest channel: counting, choosing a pair, locking, doorbells.
  *
- *      port_ops (this file is the bridge) --> backend.c --> struct fake_channel (pairs with so much room)
+ *      port_ops (this file is the bridge) --> backend.c --> struct fake_channel (pairs with room)
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -178,7 +178,10 @@ static void test_counts_what_is_sent(void **state)
 	pkt_put(pkts[0]);
 }
 
-/* Each packet that does not fit counts once, where the channel says; smaller ones behind it still get in. */
+/*
+ * Each packet that does not fit counts once, where the channel says; smaller ones behind it still
+ * get in.
+ */
 static void test_counts_what_is_dropped(void **state)
 {
 	static const uint32_t lengths[] = { 200, 60000, 300, 2000, 2000, 200, 60000 };

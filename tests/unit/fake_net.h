@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A virtio network device with its guest, for tests: one worker (the calling thread), one queue pair.
+ * A virtio network device with its guest, for tests: one worker (the calling thread), one queue
+ * pair.
  *
- *      fake_ring, fake_guest (the driver)  <-- guest memory -->  virtio_net (the device) <--> struct pkt
+ *      fake_ring, fake_guest (driver) <-- guest memory --> virtio_net (device) <--> struct pkt
  */
 #ifndef VIFD_TEST_FAKE_NET_H
 #define VIFD_TEST_FAKE_NET_H
@@ -70,7 +71,10 @@ static inline unsigned fake_net_take(struct fake_net *net, struct pkt **pkts)
 	return virtio_net_channel_ops.guest_tx(&net->device->channel, 0, pkts, PKT_BURST);
 }
 
-/* Negotiate, set up both rings with size entries whose indices begin at index, and see off the first calls. */
+/*
+ * Negotiate, set up both rings with size entries whose indices begin at index, and see off the
+ * first calls.
+ */
 static inline void fake_net_start_at(struct fake_net *net, uint64_t features, unsigned size,
 				     uint16_t index)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The port table, and port_send(): what a port can do passes through, the rest goes through offload.c. */
+/*
+ * The port table, and port_send(): what a port can do passes through, the rest goes through
+ * offload.c.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -120,7 +123,9 @@ static void test_stats_sum(void **state)
 
 static uint8_t bytes[FRAME_MAX + 512];
 
-/* A packet of a kind: '.' nothing asked, 'c' a checksum, '4', '6', 'u' segmentation, 'e' with ECN. */
+/*
+ * A packet of a kind: '.' nothing asked, 'c' a checksum, '4', '6', 'u' segmentation, 'e' with ECN.
+ */
 static struct pkt *pkt_of(char kind, uint8_t mark)
 {
 	struct frame_desc desc = { .ip = kind == '6' ? 6 : 4, .proto = kind == 'u' ? 17 : 6 };
@@ -171,7 +176,10 @@ static void send_kinds(const char *kinds, uint32_t caps)
 	assert_int_equal(worker->pool.free_count, POOL);
 }
 
-/* What was sent: marks, each followed by ',' if its burst ended there. Segments have their parent's mark. */
+/*
+ * What was sent: marks, each followed by ',' if its burst ended there. Segments have their parent's
+ * mark.
+ */
 static const char *sent(void)
 {
 	static char text[2 * FAKE_SENT_MAX + 1];

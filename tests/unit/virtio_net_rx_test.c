@@ -30,7 +30,10 @@ static int tear_down(void **state)
 	return fake_net_fini(&net) ? 0 : -1;
 }
 
-/* A packet of the frame's first len bytes: header_len in the header copy, the rest in fragments of frag_len. */
+/*
+ * A packet of the frame's first len bytes: header_len in the header copy, the rest in fragments of
+ * frag_len.
+ */
 static struct pkt *make_pkt(uint32_t len, uint32_t header_len, uint32_t frag_len)
 {
 	struct pkt *pkt, *pkts[1];
@@ -51,7 +54,10 @@ static struct pkt *make_pkt(uint32_t len, uint32_t header_len, uint32_t frag_len
 	return pkt;
 }
 
-/* Send to the guest as backend.c does, without counting. Returns how many fit; *why as the device said. */
+/*
+ * Send to the guest as backend.c does, without counting. Returns how many fit; *why as the device
+ * said.
+ */
 static unsigned give(struct pkt **pkts, unsigned n, uint64_t **why)
 {
 	return virtio_net_channel_ops.guest_rx(&net.device->channel, 0, pkts, n, why);
@@ -69,7 +75,10 @@ static uint64_t *give_one(uint32_t len)
 	return fit ? NULL : why;
 }
 
-/* Post a chain of n buffers of len bytes each, anywhere. Returns its head; *gpa is where the first one is. */
+/*
+ * Post a chain of n buffers of len bytes each, anywhere. Returns its head; *gpa is where the first
+ * one is.
+ */
 static uint16_t post(unsigned n, uint32_t len, uint64_t *gpa)
 {
 	struct fake_buf bufs[1024] = { 0 };
@@ -85,7 +94,10 @@ static uint16_t post(unsigned n, uint32_t len, uint64_t *gpa)
 	return head;
 }
 
-/* Collect what the driver got in the used entry: walk its chain. Returns the bytes said to be there. */
+/*
+ * Collect what the driver got in the used entry: walk its chain. Returns the bytes said to be
+ * there.
+ */
 static uint32_t collect(struct virtq_used_elem elem, uint8_t *to)
 {
 	const struct virtq_desc *desc = &rx->desc[elem.id];
@@ -98,7 +110,10 @@ static uint32_t collect(struct virtq_used_elem elem, uint8_t *to)
 	return elem.len;
 }
 
-/* The driver receives a frame: as many used entries as the header of the first says. Returns that number. */
+/*
+ * The driver receives a frame: as many used entries as the header of the first says. Returns that
+ * number.
+ */
 static unsigned check_received(uint32_t len, const uint8_t *vnet)
 {
 	unsigned header_len = net.device->header_len, buffers = 1;
@@ -174,7 +189,10 @@ static void test_packet_layouts(void **state)
 	}
 }
 
-/* Chains: a legacy driver's, with the header a descriptor of its own, and of pieces down to one byte. */
+/*
+ * Chains: a legacy driver's, with the header a descriptor of its own, and of pieces down to one
+ * byte.
+ */
 static void test_chains(void **state)
 {
 	static const uint64_t features[] = { 0, MODERN, MERGEABLE };
@@ -496,7 +514,9 @@ static void test_broken_rings(void **state)
 	}
 }
 
-/* A ring that breaks in the middle of a burst: none of the burst arrives, and none is said to have. */
+/*
+ * A ring that breaks in the middle of a burst: none of the burst arrives, and none is said to have.
+ */
 static void test_breaks_within_a_burst(void **state)
 {
 	struct pkt *pkts[4];

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The virtio network device: what a guest sends, completions, and the control side. Receiving: virtio_net_rx_test.c. */
+/*
+ * The virtio network device: what a guest sends, completions, and the control side. Receiving:
+ * virtio_net_rx_test.c.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -31,7 +34,10 @@ static int tear_down(void **state)
 	return fake_net_fini(&net) ? 0 : -1;
 }
 
-/* Put virtio_net_hdr and frame into guest memory at gpa and offer them in pieces of these lengths, repeated. */
+/*
+ * Put virtio_net_hdr and frame into guest memory at gpa and offer them in pieces of these lengths,
+ * repeated.
+ */
 static uint16_t send_at(uint64_t gpa, const uint8_t *vnet, uint32_t len, const uint32_t *pieces,
 			unsigned count, bool indirect)
 {
@@ -512,7 +518,10 @@ static void test_completes_in_any_order(void **state)
 	}
 }
 
-/* With VIRTIO_F_IN_ORDER one used entry stands for a batch: it lies where the batch begins and names its last. */
+/*
+ * With VIRTIO_F_IN_ORDER one used entry stands for a batch: it lies where the batch begins and
+ * names its last.
+ */
 static void test_completes_in_order(void **state)
 {
 	static const struct {
@@ -749,7 +758,10 @@ static void test_memory_swap(void **state)
 	assert_int_equal(tx->used->idx, 2);
 	assert_int_equal(net.device->breaks, 0);
 
-	/* A table without the rings breaks both; they stay broken when it comes back, until they are set up. */
+	/*
+	 * A table without the rings breaks both; they stay broken when it comes back, until they
+	 * are set up.
+	 */
 	moved.count = 0;
 	virtio_net_set_memory(net.device, &moved);
 	assert_int_equal(net.device->breaks, 2);

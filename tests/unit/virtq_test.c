@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Split virtqueues: setting up, every legal chain, every illegal one, index arithmetic, notifications. */
+/*
+ * Split virtqueues: setting up, every legal chain, every illegal one, index arithmetic,
+ * notifications.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -110,7 +113,10 @@ static void test_stop_and_restart(void **state)
 	virtq_put_used(&vq, 0, 0, 0);
 	virtq_publish(&vq, 1);
 
-	/* What was taken but not given back is not taken again; the used ring goes on where the driver is. */
+	/*
+	 * What was taken but not given back is not taken again; the used ring goes on where the
+	 * driver is.
+	 */
 	assert_int_equal(virtq_stop(&vq), 1002);
 	assert_false(virtq_running(&vq));
 	vq.next_used = 7;
@@ -224,7 +230,10 @@ static void test_long_indirect_chain(void **state)
 	check_gathered(bufs, 500);
 }
 
-/* Direct descriptors may be followed by one indirect (virtio 1.2 2.7.5.3.2); its WRITE flag says nothing. */
+/*
+ * Direct descriptors may be followed by one indirect (virtio 1.2 2.7.5.3.2); its WRITE flag says
+ * nothing.
+ */
 static void test_direct_then_indirect(void **state)
 {
 	struct fake_buf bufs[10];
@@ -270,8 +279,8 @@ static void test_cut(void **state)
 }
 
 /*
- * A chain that is cut is not walked on: with a table of 32768 entries offered 32 times over, that would be a
- * million descriptors for one doorbell. Where nobody walks, nobody stumbles.
+ * A chain that is cut is not walked on: with a table of 32768 entries offered 32 times over, that
+ * would be a million descriptors for one doorbell. Where nobody walks, nobody stumbles.
  */
 static void test_cut_bounds_the_walk(void **state)
 {
@@ -527,8 +536,8 @@ static void test_indices_wrap(void **state)
 /* ---- notifications ---- */
 
 /*
- * The driver wants to hear when the entry at its event index is used: as it says in virtio 1.2 2.7.10, with
- * indices as they lie on a circle, worked out here by walking it.
+ * The driver wants to hear when the entry at its event index is used: as it says in virtio 1.2
+ * 2.7.10, with indices as they lie on a circle, worked out here by walking it.
  */
 static void test_event_index_decides(void **state)
 {

@@ -722,7 +722,9 @@ static void flush_and_block(struct port *port)
 	fake_port_flush(port);
 }
 
-/* A guest that fills its call descriptor holds up neither its worker for long, nor the main thread. */
+/*
+ * A guest that fills its call descriptor holds up neither its worker for long, nor the main thread.
+ */
 static void test_blocking_doorbells(void **state)
 {
 	start(2, 1, 0);
