@@ -212,10 +212,12 @@ struct fake_port {
 	_Atomic unsigned waiting[PORT_QUEUES_MAX]; /* as often as this */
 	unsigned burst;                            /* at most so many at once */
 	bool stutter;                              /* every other poll finds nothing */
-	int wake_fd[PORT_QUEUES_MAX];              /* for worker_watch(), or -1 */
+	bool armed[PORT_QUEUES_MAX];
+	int wake_fd[PORT_QUEUES_MAX]; /* for worker_watch(), or -1 */
 
 	/* what was done to the port */
 	_Atomic unsigned recv_calls, received, arms, disarms;
+	_Atomic unsigned polled_armed; /* recv() of a queue that was still armed */
 	_Atomic unsigned send_calls, sent, flushes;
 	_Atomic unsigned done_calls, done;
 
@@ -243,6 +245,8 @@ static inline unsigned fake_port_recv(struct port *port, unsigned queue, struct 
 {
 	struct fake_port *fake = (struct fake_port *)port;
 	unsigned waiting = fake->waiting[queue];
+
+	fake->polled_armed += fake->armed[queue];
 
 	if (fake->recv_calls++ % 2 && fake->stutter)
 		return 0;
@@ -294,12 +298,16 @@ static inline bool fake_port_arm(struct port *port, unsigned queue)
 	struct fake_port *fake = (struct fake_port *)port;
 
 	fake->arms++;
-	return fake->waiting[queue] > 0;
+	fake->armed[queue] = fake->waiting[queue] == 0;
+	return !fake->armed[queue];
 }
 
 static inline void fake_port_disarm(struct port *port, unsigned queue)
 {
-	((struct fake_port *)port)->disarms++;
+	struct fake_port *fake = (struct fake_port *)port;
+
+	fake->disarms++;
+	fake->armed[queue] = false;
 }
 
 static inline void fake_port_close(struct port *port)

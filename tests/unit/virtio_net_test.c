@@ -486,6 +486,17 @@ static void test_long_loop(void **state)
 	check_broken(VIRTQ_LOOP, 1);
 }
 
+static void test_empty_buffer(void **state)
+{
+	struct fake_buf buf = { FAKE_GPA + FAKE_EDGE, 0 };
+	struct pkt *pkts[PKT_BURST];
+
+	fake_net_start(&net, MODERN);
+	fake_offer(tx, fake_chain(tx, &buf, 1, 0));
+	assert_int_equal(fake_net_take(&net, pkts), 0);
+	check_broken(VIRTQ_ZERO_LENGTH, 1);
+}
+
 static void test_call_that_fails(void **state)
 {
 	fake_net_start(&net, MODERN);
@@ -814,6 +825,7 @@ int main(void)
 		TEST(test_requests_are_judged),
 		TEST(test_broken_rings),
 		TEST(test_long_loop),
+		TEST(test_empty_buffer),
 		TEST(test_call_that_fails),
 		TEST(test_completes_in_any_order),
 		TEST(test_completes_in_order),
