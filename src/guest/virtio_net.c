@@ -681,9 +681,11 @@ void virtio_net_set_kick(struct virtio_net *device, unsigned index, int fd)
 	bool transmit = index % 2;
 
 	/* Receive rings are looked at when there is something to send: their kicks wake nobody. */
-	if (transmit && worker_watch(&device->channel.port, index / 2, fd))
-		log_warn("guest %s: the kick descriptor of ring %u cannot be watched: %s", device->channel.port.name,
-			 index, strerror(errno));
+	int err = transmit ? worker_watch(&device->channel.port, index / 2, fd) : 0;
+
+	if (err)
+		log_warn("guest %s: the kick descriptor of ring %u cannot be watched: %s",
+			 device->channel.port.name, index, strerror(-err));
 	if (vq->kick_fd >= 0)
 		close(vq->kick_fd);
 	vq->kick_fd = fd;
