@@ -74,8 +74,11 @@ def tcp_copy(source, sink, address, megabytes=8, timeout=120):
 
 
 def serve(sink):
-    """Start the iperf3 server that iperf() talks to; it stays until the end stops."""
-    sink.spawn("iperf3 -s")
+    """Start the iperf3 server that iperf() talks to, unless it runs; it stays until the end stops."""
+    listens = "grep -q ':1451 .* 0A ' /proc/net/tcp /proc/net/tcp6" # port 5201, TCP_LISTEN
+    if "no" in sink.run(f"{listens} || echo no"):
+        sink.spawn("iperf3 -s")
+    sink.run(f"until {listens}; do sleep 0.1; done")
 
 
 def iperf(source, address, seconds, options=""):
