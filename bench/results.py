@@ -107,7 +107,7 @@ def table_line(row):
     bar = verdict = far = ""
     if "bar" in row:
         bar = (">= " if row["higher_is_better"] else "<= ") + f"{row['bar']:g}"
-        verdict = "pass" if row["pass"] else "FAIL"
+        verdict = ("pass" if row["pass"] else "FAIL") + ("?" if row.get("placement") == "any" else "")
     if "far" in row:
         sides = [number(side["median"]) for side in (row["far"]["ours"], row["far"]["theirs"]) if side]
         far = " ".join(sides + ([f"{row['far']['ratio']:.2f}"] if row["far"]["ratio"] else []))
