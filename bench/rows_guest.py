@@ -12,6 +12,7 @@ guests, its wire and itself may use both.
 """
 
 import concurrent.futures
+import shlex
 import sys
 
 from host import Host, run, wait_for
@@ -48,11 +49,16 @@ class OvsDpdkTso(OpenVSwitch):
 class PinnedWire(Wire):
     """A wire whose commands stay on one CPU."""
 
+    @staticmethod
+    def pinned(command):
+        """The same shell command, on that CPU."""
+        return f"exec taskset -c {GENERATOR_CPU} sh -c {shlex.quote(command)}"
+
     def run(self, command, *args, **kwargs):
-        return super().run(f"exec taskset -c {GENERATOR_CPU} {command}", *args, **kwargs)
+        return super().run(self.pinned(command), *args, **kwargs)
 
     def spawn(self, command, *args, **kwargs):
-        super().spawn(f"exec taskset -c {GENERATOR_CPU} {command}", *args, **kwargs)
+        super().spawn(self.pinned(command), *args, **kwargs)
 
 
 class Set:
