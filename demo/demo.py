@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from lib.guest import accelerator, build_image
 from lib.lab import Lab
+from lib.sweep import sweep
 from lib.traffic import measure, serve
 
 OUT = ROOT / "demo" / "out"
@@ -89,7 +90,8 @@ def main():
     for number in ENDINGS:
         signal.signal(number, interrupted)
     signal.alarm(LIMIT)
-    folder = tempfile.mkdtemp(prefix="vifd-demo-")
+    sweep()
+    folder = tempfile.mkdtemp(prefix=f"vifd-{os.getpid()}-")
     try:
         build_image()
         with Lab(folder, say=say) as lab:

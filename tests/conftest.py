@@ -7,13 +7,36 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 
+from lib.sweep import sweep
 from lib.vifd import Netns, Vifd
 
 _number = itertools.count(1)
+
+
+def _terminated(*_):
+    """SIGTERM ends a run as Ctrl-C does, in the workers too: fixtures are torn down."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().startswith("python"):
+                os.kill(int(child), signal.SIGINT)
+    raise KeyboardInterrupt
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"): # the one process that sees the whole run
+        signal.signal(signal.SIGTERM, _terminated)
+        sweep()
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        sweep()
 
 
 @pytest.fixture

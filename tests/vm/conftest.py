@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import os
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from lib.lab import Lab
 @pytest.fixture(scope="module")
 def module_folder():
     """A folder of the module's own with a short path: unix sockets allow 107 characters."""
-    path = tempfile.mkdtemp(prefix="vifd-vm-")
+    path = tempfile.mkdtemp(prefix=f"vifd-{os.getpid()}-")
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
