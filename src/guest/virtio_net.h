@@ -43,6 +43,7 @@ struct virtio_net_ring {
 	struct virtio_net *device;
 	uint32_t *returned;             /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
 	uint16_t return_next;           /* oldest position not yet given back (in_order) */
+	uint16_t out_of_turn;           /* how many are in returned[] */
 	bool flush_pending;             /* receive ring: entries published, driver not yet told */
 	bool greet;                     /* transmit ring: the pair was started, call the driver once on both rings */
 };

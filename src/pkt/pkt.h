@@ -59,7 +59,7 @@ struct pkt;
 
 /*
  * Who lent a packet its fragments and wants to know when they may be reused.
- * done: n (1..) packets of this source are no longer referenced; called once per source per burst on the
+ * done: n (1..) packets of this source are no longer referenced; called once for all of a burst that leave together, on the
  *       worker that received them, in any order. The packets return to the pool afterwards: keep no pointer.
  */
 struct pkt_source {
