@@ -9,14 +9,14 @@
  *
  * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs), a spin
  * hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would have used. So the length
- * of the spin follows the traffic, as KVM's halt polling does:
+ * of the spin follows the traffic:
  *
- *      gap = how long the worker was without work, known when work arrives
- *      gap <= bound (50 us):  a spin would have caught it   -> spin for bound next time
- *      gap >  bound:          a spin would have been wasted -> halve the spin, below 1 us: none
+ *      gap   how long the worker was without work, known when work arrives
+ *      odds  share of the last gaps that a spin for the bound (50 us) would have caught: moves by 1/8 with each gap
+ *      spin  for the bound while the odds are even or better, else not at all
  *
- * Streams and request/response on the same machine keep it at the bound and never sleep; an idle guest's
- * occasional packet finds it at zero. A worker that has only queues whose poll is a system call (TAPs) gains little by
+ * so that at most every second spin is wasted. Streams and request/response on the same machine keep it spinning and
+ * never sleep; where guests are slow, or share our CPU, it stops within six gaps. A worker that has only queues whose poll is a system call (TAPs) gains little by
  * polling them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
  *
  * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and never read: an
@@ -49,7 +49,7 @@
 enum {
 	SPIN_BOUND_USEC = 50,
 	SPIN_BOUND_SYSCALLS_USEC = 5,
-	SPIN_NONE_NSEC = 1000,
+	SPIN_ODDS_ONE = 256,
 	SYSCALL_POLL_USEC = 4,
 	EPOLL_EVENTS = 64,
 };
@@ -74,7 +74,7 @@ static pthread_cond_t pause_changed = PTHREAD_COND_INITIALIZER;
 /* Idle spin, in cycles; read by workers, changed by the main thread. */
 static _Atomic bool spin_adaptive;
 static _Atomic uint64_t spin_bound, spin_bound_syscalls;
-static uint64_t spin_none, syscall_poll_cycles;
+static uint64_t syscall_poll_cycles;
 
 static void *worker_main(void *arg);
 
@@ -135,6 +135,7 @@ static int worker_init(struct worker *worker, unsigned id, int cpu)
 	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->wake_fd, &event))
 		return -errno;
 	worker->spin_cycles = atomic_load(&spin_bound);
+	worker->spin_odds = SPIN_ODDS_ONE;
 	return 0;
 }
 
@@ -144,7 +145,6 @@ int workers_start(const struct worker_config *config)
 	if (!workers)
 		return -ENOMEM;
 	memset(workers, 0, config->count * sizeof(*workers));
-	spin_none = cycles_hz() / 1000000000.0 * SPIN_NONE_NSEC;
 	syscall_poll_cycles = cycles_hz() / 1000000 * SYSCALL_POLL_USEC;
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
@@ -478,10 +478,12 @@ static void worker_adapt_spin(struct worker *worker, uint64_t gap)
 	uint64_t bound = atomic_load_explicit(worker->polls_memory ? &spin_bound : &spin_bound_syscalls,
 					      memory_order_relaxed);
 
-	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) || gap <= bound)
+	worker->spin_odds += ((gap <= bound ? SPIN_ODDS_ONE : 0) - worker->spin_odds) / 8;
+	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) ||
+	    worker->spin_odds >= SPIN_ODDS_ONE / 2)
 		worker->spin_cycles = bound;
 	else
-		worker->spin_cycles = worker->spin_cycles / 2 < spin_none ? 0 : worker->spin_cycles / 2;
+		worker->spin_cycles = 0;
 }
 
 static void worker_pin(struct worker *worker)
@@ -535,7 +537,7 @@ static void *worker_main(void *arg)
 		profile_mark(profile, STAGE_IDLE);
 		if (profile->last - idle_from < worker->spin_cycles || !worker_arm(worker))
 			continue;
-		worker->spins_lost += !slept;
+		worker->spins_lost += !slept && worker->spin_cycles > 0;
 		slept = true;
 		worker_sleep(worker);
 		profile_mark(profile, STAGE_IDLE);

@@ -52,6 +52,7 @@ struct worker {
 
 	bool polls_memory;              /* some queue's poll costs no system call */
 	uint64_t spin_cycles;           /* present length of the idle spin */
+	int spin_odds;                  /* how often it would be of use lately, in 1/256 */
 	uint64_t sleeps;                /* times it went to sleep */
 	uint64_t spins_won, spins_lost; /* idle spins that met work, and that ended in sleep */
 	uint64_t rounds, bursts;

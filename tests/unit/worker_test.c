@@ -629,22 +629,23 @@ static void packet_after_long_gap(void)
 static void test_adaptive_spin(void **state)
 {
 	const uint64_t usec = cycles_hz() / 1000000;
-	uint64_t expected, bound = 50 * usec;
+	const uint64_t bound = 50 * usec;
 
 	start(1, 1, -1);
 	watch(&a);
 	workers_pause();
-	worker_by_id(0)->spin_cycles = expected = bound;
+	worker_by_id(0)->spin_cycles = bound;
+	worker_by_id(0)->spin_odds = 256;
 	workers_resume();
-	/* Each wasted spin halves the next, and below a microsecond there is none. */
-	for (unsigned i = 0; i < 8; i++) {
+	/* Five wasted spins are borne, with the sixth the odds are worse than even. */
+	for (unsigned i = 0; i < 5; i++) {
 		packet_after_long_gap();
-		expected = expected / 2 < usec ? 0 : expected / 2;
-		assert_in_range(spin_of(0), expected > 2 ? expected - 2 : 0, expected + 2);
+		assert_int_equal(spin_of(0), bound);
 	}
+	packet_after_long_gap();
 	assert_int_equal(spin_of(0), 0);
 
-	/* A gap that a spin would have caught brings it back at once: here, of one empty poll. */
+	/* Gaps that a spin would have caught bring it back: here, of one empty poll each. */
 	for (unsigned i = 0; i < 1000 && spin_of(0) == 0; i++) {
 		workers_pause();
 		a.stutter = true;
