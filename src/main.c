@@ -109,7 +109,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case OPT_FD:
 			options->fd = strtol(optarg, &end, 10);
 			if (*end || end == optarg || options->fd < 0)
-				return bad_usage("--fd needs the number of a connected socket, not ", optarg);
+				return bad_usage(
+					"--fd needs the number of a connected socket, not ",
+					optarg);
 			break;
 		case OPT_CAPABILITIES:
 			capabilities = true;

@@ -25,7 +25,8 @@ struct channel;
 struct channel_ops {
 	const char *kind;
 	unsigned (*guest_tx)(struct channel *channel, unsigned pair, struct pkt **pkts, unsigned n);
-	unsigned (*guest_rx)(struct channel *channel, unsigned pair, struct pkt **pkts, unsigned n, uint64_t **why);
+	unsigned (*guest_rx)(struct channel *channel, unsigned pair, struct pkt **pkts, unsigned n,
+			     uint64_t **why);
 	void (*kick)(struct channel *channel, unsigned pair);
 	bool (*arm)(struct channel *channel, unsigned pair);
 	void (*disarm)(struct channel *channel, unsigned pair);
@@ -34,9 +35,9 @@ struct channel_ops {
 
 struct channel {
 	const struct channel_ops *ops;
-	struct port port;               /* what the bridge sees */
-	unsigned pairs;                 /* queue pairs in use now, 1..PORT_QUEUES_MAX; changes while paused */
-	struct channel_lock {           /* send side of a pair: guest_rx and kick, taken once per burst */
+	struct port port;     /* what the bridge sees */
+	unsigned pairs;       /* queue pairs in use now, 1..PORT_QUEUES_MAX; changes while paused */
+	struct channel_lock { /* send side of a pair: guest_rx and kick, taken once per burst */
 		atomic_flag held;
 	} __attribute__((aligned(64))) locks[PORT_QUEUES_MAX];
 };

@@ -40,7 +40,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 		if (at < start || at >= end)
 			continue;
 		if (mmap((void *)start, end - start, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+			 0) == MAP_FAILED)
 			break;
 		atomic_store(&slots[i].lost, true);
 		errno = saved;
@@ -55,7 +56,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 static void install(void)
 {
 	static bool installed;
-	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_RESTART };
+	struct sigaction action = { .sa_sigaction = on_sigbus,
+				    .sa_flags = SA_SIGINFO | SA_RESTART };
 
 	if (!installed)
 		sigaction(SIGBUS, &action, NULL);

@@ -34,10 +34,10 @@
 #include "sys/log.h"
 
 enum {
-	HEADER_LEGACY = 10,     /* virtio_net_hdr without num_buffers */
-	RX_IOV_MAX = 1024,      /* pieces of receive buffers that one packet is spread over */
+	HEADER_LEGACY = 10, /* virtio_net_hdr without num_buffers */
+	RX_IOV_MAX = 1024,  /* pieces of receive buffers that one packet is spread over */
 	NUM_BUFFERS_OFF = 10,
-	MUTE_TICKS = 40,        /* ten seconds */
+	MUTE_TICKS = 40, /* ten seconds */
 };
 
 static struct virtio_net *device_of(struct channel *channel)
@@ -103,8 +103,8 @@ static void greet_guest(struct virtio_net *device, unsigned pair)
 /* A transmit buffer that is one piece of memory: the common case. NULL: the packet's frags were gathered instead. */
 struct tx_buffer {
 	const uint8_t *data;
-	uint64_t len;           /* virtio_net_hdr included */
-	bool cut;               /* more fragments than a packet may have */
+	uint64_t len; /* virtio_net_hdr included */
+	bool cut;     /* more fragments than a packet may have */
 };
 
 /* The chain at first is not one readable buffer in one region: gather it into the packet's fragments. */
@@ -112,7 +112,8 @@ static enum virtq_error gather_tx(struct virtq *vq, const struct virtq_desc *fir
 				  struct tx_buffer *buffer)
 {
 	struct virtq_chain chain;
-	enum virtq_error error = virtq_gather(vq, first, false, pkt->frags, PKT_INLINE_FRAGS, &chain);
+	enum virtq_error error = virtq_gather(vq, first, false, pkt->frags, PKT_INLINE_FRAGS,
+					      &chain);
 
 	if (!error && chain.cut && pkt_take_frag_block(&worker_self->pool, pkt))
 		error = virtq_gather(vq, first, false, pkt->frags, PKT_FRAGS_MAX, &chain);
@@ -144,7 +145,8 @@ static unsigned take_tx(struct virtio_net *device, struct virtio_net_ring *ring,
 		struct virtq_desc desc = virtq_desc_read(table, head);
 		const uint8_t *data;
 
-		if (likely(desc.flags == 0 && desc.len > 0) && likely((data = virtq_buffer(vq, &desc)) != NULL)) {
+		if (likely(desc.flags == 0 && desc.len > 0) &&
+		    likely((data = virtq_buffer(vq, &desc)) != NULL)) {
 			__builtin_prefetch(data);
 			__builtin_prefetch(data + 64);
 			buffers[i] = (struct tx_buffer){ data, desc.len, false };
@@ -187,7 +189,8 @@ static void read_plain(struct pkt *pkt, const uint8_t *data, unsigned header_len
 	if (len > PKT_HEADER_FAST) {
 		memcpy(pkt->header, data, PKT_HEADER_FAST);
 		pkt->header_len = PKT_HEADER_FAST;
-		pkt->frags[0] = (struct iovec){ (void *)(data + PKT_HEADER_FAST), len - PKT_HEADER_FAST };
+		pkt->frags[0] = (struct iovec){ (void *)(data + PKT_HEADER_FAST),
+						len - PKT_HEADER_FAST };
 		pkt->frag_count = 1;
 	} else if (likely(len == PKT_HEADER_FAST)) {
 		memcpy(pkt->header, data, PKT_HEADER_FAST);
@@ -209,7 +212,8 @@ static bool request_negotiated(const struct virtio_net *device, const struct pkt
 
 	if ((offload->flags & PKT_CSUM_PARTIAL) && !has_feature(device, VIRTIO_NET_F_CSUM_BIT))
 		return false;
-	if (offload->gso_type != PKT_GSO_NONE && !has_feature(device, gso_feature[offload->gso_type]))
+	if (offload->gso_type != PKT_GSO_NONE &&
+	    !has_feature(device, gso_feature[offload->gso_type]))
 		return false;
 	return !(offload->flags & PKT_GSO_ECN) || has_feature(device, VIRTIO_NET_F_HOST_ECN_BIT);
 }
@@ -219,14 +223,16 @@ static bool request_ok(const struct virtio_net *device, struct pkt *pkt)
 {
 	if (!vnet_to_offload(pkt->vnet, &pkt->offload))
 		return false;
-	pkt->offload.flags &= ~PKT_CSUM_VALID; /* a guest's word for its own packet is worth nothing */
+	pkt->offload.flags &=
+		~PKT_CSUM_VALID; /* a guest's word for its own packet is worth nothing */
 	if (likely(pkt_needs_nothing(pkt)))
 		return true;
 	return request_negotiated(device, &pkt->offload) && headers_check_offload(pkt);
 }
 
 /* Pass 2: headers. Keeps the good packets, in order, in pkts; completes the others. Returns how many are good. */
-static unsigned read_headers(struct virtio_net *device, struct pkt **pkts, const struct tx_buffer *buffers, unsigned n)
+static unsigned read_headers(struct virtio_net *device, struct pkt **pkts,
+			     const struct tx_buffer *buffers, unsigned n)
 {
 	struct port *port = &device->channel.port;
 	struct port_stats *stats = port_stats(port);
@@ -262,7 +268,7 @@ static unsigned read_headers(struct virtio_net *device, struct pkt **pkts, const
 		stats->recv_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
 		pkts[good++] = pkt;
 		continue;
-drop:
+	drop:
 		pkt_put(pkt);
 	}
 	stats->recv_packets += good;
@@ -270,7 +276,8 @@ drop:
 	return good;
 }
 
-static unsigned virtio_net_guest_tx(struct channel *channel, unsigned pair, struct pkt **pkts, unsigned n)
+static unsigned virtio_net_guest_tx(struct channel *channel, unsigned pair, struct pkt **pkts,
+				    unsigned n)
 {
 	struct virtio_net *device = device_of(channel);
 	struct virtio_net_ring *ring = tx_ring(device, pair);
@@ -347,7 +354,8 @@ static unsigned return_in_order(struct virtio_net_ring *ring, struct pkt **pkts,
 static void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 {
 	struct virtio_net_ring *ring =
-		(struct virtio_net_ring *)((char *)source - offsetof(struct virtio_net_ring, source));
+		(struct virtio_net_ring *)((char *)source -
+					   offsetof(struct virtio_net_ring, source));
 	struct virtq *vq = &ring->vq;
 
 	if (unlikely(!vq->started || vq->broken))
@@ -366,7 +374,8 @@ static void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, uns
 /* ---- to the guest ---- */
 
 /* The virtio_net_hdr for a packet. Guests that did not negotiate checksums hear nothing of them. */
-static void make_vnet(const struct virtio_net *device, const struct pkt *pkt, unsigned buffers, uint8_t *vnet)
+static void make_vnet(const struct virtio_net *device, const struct pkt *pkt, unsigned buffers,
+		      uint8_t *vnet)
 {
 	struct pkt_offload offload = pkt->offload;
 
@@ -454,8 +463,8 @@ static void copy_scattered(const struct virtio_net *device, const struct pkt *pk
  * A packet that does not go into one plain buffer: gather as many chains as it takes, from the ring entry skip
  * places on, and copy. Returns the entries used, 0 when it does not fit, with *why.
  */
-static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, const struct pkt *pkt, unsigned skip,
-				unsigned available, uint64_t **why)
+static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, const struct pkt *pkt,
+				unsigned skip, unsigned available, uint64_t **why)
 {
 	struct port_stats *stats = port_stats(&device->channel.port);
 	struct iovec iov[RX_IOV_MAX];
@@ -475,7 +484,8 @@ static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, con
 		if (likely(head < vq->size)) {
 			struct virtq_desc desc = virtq_desc_read(vq->desc, head);
 
-			error = virtq_gather(vq, &desc, true, iov + pieces, RX_IOV_MAX - pieces, &chain);
+			error = virtq_gather(vq, &desc, true, iov + pieces, RX_IOV_MAX - pieces,
+					     &chain);
 		}
 		if (error) {
 			break_ring(device, vq, error);
@@ -497,8 +507,8 @@ static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, con
 	return entries;
 }
 
-static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, struct pkt **pkts, unsigned n,
-				    uint64_t **why)
+static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, struct pkt **pkts,
+				    unsigned n, uint64_t **why)
 {
 	struct virtio_net *device = device_of(channel);
 	struct virtio_net_ring *ring = rx_ring(device, pair);
@@ -542,7 +552,8 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 			break;
 		entries += more;
 	}
-	if (unlikely(vq->broken)) /* at a later packet: the guest will not hear of the earlier ones either */
+	if (unlikely(
+		    vq->broken)) /* at a later packet: the guest will not hear of the earlier ones either */
 		return 0;
 	for (unsigned j = 0; j < i; j++) {
 		if (likely(to[j]))
@@ -636,14 +647,15 @@ void virtio_net_set_features(struct virtio_net *device, uint64_t features)
 		{ VIRTIO_NET_F_GUEST_TSO6_BIT, PORT_CAP_TSO6 },
 		{ VIRTIO_NET_F_GUEST_ECN_BIT, PORT_CAP_TSO_ECN },
 	};
-	uint64_t uso = VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT);
+	uint64_t uso = VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) |
+		       VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT);
 	uint32_t caps = PORT_CAP_SG;
 
 	device->features = features;
 	device->header_len = has_feature(device, VIRTIO_F_VERSION_1_BIT) ||
-					     has_feature(device, VIRTIO_NET_F_MRG_RXBUF_BIT) ?
-				     VNET_LEN :
-				     HEADER_LEGACY;
+					     has_feature(device, VIRTIO_NET_F_MRG_RXBUF_BIT)
+				     ? VNET_LEN
+				     : HEADER_LEGACY;
 	/* The other receive offloads require GUEST_CSUM (virtio 1.2 §5.1.3.1). */
 	if (has_feature(device, VIRTIO_NET_F_GUEST_CSUM_BIT)) {
 		caps |= PORT_CAP_CSUM;

@@ -12,51 +12,70 @@
 #define VIRTIO_BIT(n) (UINT64_C(1) << (n))
 
 enum {
-	VIRTIO_NET_F_CSUM_BIT = 0, VIRTIO_NET_F_GUEST_CSUM_BIT = 1, VIRTIO_NET_F_MTU_BIT = 3, VIRTIO_NET_F_MAC_BIT = 5,
-	VIRTIO_NET_F_GUEST_TSO4_BIT = 7, VIRTIO_NET_F_GUEST_TSO6_BIT = 8, VIRTIO_NET_F_GUEST_ECN_BIT = 9,
-	VIRTIO_NET_F_HOST_TSO4_BIT = 11, VIRTIO_NET_F_HOST_TSO6_BIT = 12, VIRTIO_NET_F_HOST_ECN_BIT = 13,
-	VIRTIO_NET_F_MRG_RXBUF_BIT = 15, VIRTIO_NET_F_STATUS_BIT = 16, VIRTIO_NET_F_CTRL_VQ_BIT = 17,
-	VIRTIO_NET_F_GUEST_ANNOUNCE_BIT = 21, VIRTIO_NET_F_MQ_BIT = 22,
-	VIRTIO_F_ANY_LAYOUT_BIT = 27, VIRTIO_RING_F_INDIRECT_DESC_BIT = 28, VIRTIO_RING_F_EVENT_IDX_BIT = 29,
-	VHOST_USER_F_PROTOCOL_FEATURES_BIT = 30, VIRTIO_F_VERSION_1_BIT = 32, VIRTIO_F_IN_ORDER_BIT = 35,
-	VIRTIO_NET_F_GUEST_USO4_BIT = 54, VIRTIO_NET_F_GUEST_USO6_BIT = 55, VIRTIO_NET_F_HOST_USO_BIT = 56,
+	VIRTIO_NET_F_CSUM_BIT = 0,
+	VIRTIO_NET_F_GUEST_CSUM_BIT = 1,
+	VIRTIO_NET_F_MTU_BIT = 3,
+	VIRTIO_NET_F_MAC_BIT = 5,
+	VIRTIO_NET_F_GUEST_TSO4_BIT = 7,
+	VIRTIO_NET_F_GUEST_TSO6_BIT = 8,
+	VIRTIO_NET_F_GUEST_ECN_BIT = 9,
+	VIRTIO_NET_F_HOST_TSO4_BIT = 11,
+	VIRTIO_NET_F_HOST_TSO6_BIT = 12,
+	VIRTIO_NET_F_HOST_ECN_BIT = 13,
+	VIRTIO_NET_F_MRG_RXBUF_BIT = 15,
+	VIRTIO_NET_F_STATUS_BIT = 16,
+	VIRTIO_NET_F_CTRL_VQ_BIT = 17,
+	VIRTIO_NET_F_GUEST_ANNOUNCE_BIT = 21,
+	VIRTIO_NET_F_MQ_BIT = 22,
+	VIRTIO_F_ANY_LAYOUT_BIT = 27,
+	VIRTIO_RING_F_INDIRECT_DESC_BIT = 28,
+	VIRTIO_RING_F_EVENT_IDX_BIT = 29,
+	VHOST_USER_F_PROTOCOL_FEATURES_BIT = 30,
+	VIRTIO_F_VERSION_1_BIT = 32,
+	VIRTIO_F_IN_ORDER_BIT = 35,
+	VIRTIO_NET_F_GUEST_USO4_BIT = 54,
+	VIRTIO_NET_F_GUEST_USO6_BIT = 55,
+	VIRTIO_NET_F_HOST_USO_BIT = 56,
 };
 
 /* Everything the device offers, always, whatever the uplinks can do (M6). */
-#define VIRTIO_NET_FEATURES \
-	(VIRTIO_BIT(VIRTIO_NET_F_CSUM_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM_BIT) | VIRTIO_BIT(VIRTIO_NET_F_MTU_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_ECN_BIT) | VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6_BIT) | VIRTIO_BIT(VIRTIO_NET_F_HOST_ECN_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF_BIT) | VIRTIO_BIT(VIRTIO_NET_F_STATUS_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE_BIT) | \
-	 VIRTIO_BIT(VIRTIO_NET_F_MQ_BIT) | VIRTIO_BIT(VIRTIO_F_ANY_LAYOUT_BIT) | \
-	 VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC_BIT) | VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX_BIT) | \
-	 VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES_BIT) | VIRTIO_BIT(VIRTIO_F_VERSION_1_BIT) | \
-	 VIRTIO_BIT(VIRTIO_F_IN_ORDER_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) | \
+#define VIRTIO_NET_FEATURES                                                                        \
+	(VIRTIO_BIT(VIRTIO_NET_F_CSUM_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM_BIT) |             \
+	 VIRTIO_BIT(VIRTIO_NET_F_MTU_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4_BIT) |              \
+	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ECN_BIT) |        \
+	 VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4_BIT) | VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6_BIT) |         \
+	 VIRTIO_BIT(VIRTIO_NET_F_HOST_ECN_BIT) | VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF_BIT) |          \
+	 VIRTIO_BIT(VIRTIO_NET_F_STATUS_BIT) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ_BIT) |              \
+	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE_BIT) | VIRTIO_BIT(VIRTIO_NET_F_MQ_BIT) |           \
+	 VIRTIO_BIT(VIRTIO_F_ANY_LAYOUT_BIT) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC_BIT) |       \
+	 VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX_BIT) |                                                 \
+	 VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES_BIT) | VIRTIO_BIT(VIRTIO_F_VERSION_1_BIT) |     \
+	 VIRTIO_BIT(VIRTIO_F_IN_ORDER_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) |             \
 	 VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT) | VIRTIO_BIT(VIRTIO_NET_F_HOST_USO_BIT))
 
 /* One ring and, for transmit rings, what completion needs. */
 struct virtio_net_ring {
 	struct virtq vq;
-	struct pkt_source source;       /* of the packets taken from a transmit ring */
+	struct pkt_source source; /* of the packets taken from a transmit ring */
 	struct virtio_net *device;
-	uint32_t *returned;             /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
-	uint16_t return_next;           /* oldest position not yet given back (in_order) */
-	uint16_t out_of_turn;           /* how many are in returned[] */
-	bool flush_pending;             /* receive ring: entries published, driver not yet told */
-	bool greet;                     /* transmit ring: the pair was started, call the driver once on both rings */
+	uint32_t *
+		returned; /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
+	uint16_t return_next; /* oldest position not yet given back (in_order) */
+	uint16_t out_of_turn; /* how many are in returned[] */
+	bool flush_pending;   /* receive ring: entries published, driver not yet told */
+	bool greet; /* transmit ring: the pair was started, call the driver once on both rings */
 };
 
 struct virtio_net {
-	struct channel channel;         /* channel.port is the guest's port */
-	uint64_t features;              /* negotiated; 0 until SET_FEATURES */
-	unsigned header_len;            /* of virtio_net_hdr on the rings: 10, or 12 with VERSION_1 or MRG_RXBUF */
-	struct guest_mem *mem;          /* NULL: no memory known */
-	struct virtio_net_ring *rings;  /* [2 * pairs_max] */
+	struct channel channel; /* channel.port is the guest's port */
+	uint64_t features;      /* negotiated; 0 until SET_FEATURES */
+	unsigned
+		header_len; /* of virtio_net_hdr on the rings: 10, or 12 with VERSION_1 or MRG_RXBUF */
+	struct guest_mem *mem;         /* NULL: no memory known */
+	struct virtio_net_ring *rings; /* [2 * pairs_max] */
 	unsigned pairs_max;
-	uint64_t breaks;                /* times a ring was marked broken */
-	_Atomic unsigned muted;         /* ticks without calls, since one blocked; see virtio_net_tick() */
+	uint64_t breaks;        /* times a ring was marked broken */
+	_Atomic unsigned muted; /* ticks without calls, since one blocked; see virtio_net_tick() */
 };
 
 /* Without close(), which is the control side's. */

@@ -12,9 +12,9 @@
 #include "sys/log.h"
 
 enum {
-	USED_NO_NOTIFY = 1,             /* virtio 1.2 §2.7.10 */
-	AVAIL_NO_INTERRUPT = 1,         /* §2.7.7 */
-	INDIRECT_MAX = 1024,            /* entries of an indirect table we walk */
+	USED_NO_NOTIFY = 1,     /* virtio 1.2 §2.7.10 */
+	AVAIL_NO_INTERRUPT = 1, /* §2.7.7 */
+	INDIRECT_MAX = 1024,    /* entries of an indirect table we walk */
 };
 
 const char *const virtq_error_names[VIRTQ_ERRORS] = {
@@ -42,9 +42,11 @@ static int virtq_translate(struct virtq *vq, const struct guest_mem *mem)
 
 	/* Both index rings end with an event index of two bytes. */
 	void *desc = guest_mem_from_uva(mem, setup->desc_uva, size * sizeof(struct virtq_desc));
-	void *avail = guest_mem_from_uva(mem, setup->avail_uva, sizeof(struct virtq_avail) + size * 2 + 2);
+	void *avail = guest_mem_from_uva(mem, setup->avail_uva,
+					 sizeof(struct virtq_avail) + size * 2 + 2);
 	void *used = guest_mem_from_uva(mem, setup->used_uva,
-					sizeof(struct virtq_used) + size * sizeof(struct virtq_used_elem) + 2);
+					sizeof(struct virtq_used) +
+						size * sizeof(struct virtq_used_elem) + 2);
 
 	if (!desc || !avail || !used)
 		return -EFAULT;
@@ -102,8 +104,8 @@ void virtq_break(struct virtq *vq, enum virtq_error error, const char *name)
 }
 
 /* Append [addr, addr + len) of guest memory to iov, split at region edges. */
-static enum virtq_error append_buffer(struct virtq *vq, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max,
-				      struct virtq_chain *chain)
+static enum virtq_error append_buffer(struct virtq *vq, uint64_t addr, uint64_t len,
+				      struct iovec *iov, unsigned max, struct virtq_chain *chain)
 {
 	while (len > 0) {
 		uint64_t got;
@@ -124,13 +126,13 @@ static enum virtq_error append_buffer(struct virtq *vq, uint64_t addr, uint64_t 
 }
 
 /* The table an indirect descriptor points to, and its first entry in *desc. */
-static enum virtq_error enter_indirect(struct virtq *vq, struct virtq_desc *desc, const struct virtq_desc **table,
-				       unsigned *table_size)
+static enum virtq_error enter_indirect(struct virtq *vq, struct virtq_desc *desc,
+				       const struct virtq_desc **table, unsigned *table_size)
 {
 	uint32_t count = desc->len / sizeof(struct virtq_desc);
 
-	if (!vq->indirect || desc->len % sizeof(struct virtq_desc) || count == 0 || count > INDIRECT_MAX ||
-	    (desc->flags & VIRTQ_DESC_NEXT))
+	if (!vq->indirect || desc->len % sizeof(struct virtq_desc) || count == 0 ||
+	    count > INDIRECT_MAX || (desc->flags & VIRTQ_DESC_NEXT))
 		return VIRTQ_BAD_INDIRECT;
 	*table = (const struct virtq_desc *)virtq_buffer(vq, desc);
 	if (!*table || (uintptr_t)*table % sizeof(uint64_t))
@@ -140,13 +142,14 @@ static enum virtq_error enter_indirect(struct virtq *vq, struct virtq_desc *desc
 	return desc->flags & VIRTQ_DESC_INDIRECT ? VIRTQ_BAD_INDIRECT : VIRTQ_OK;
 }
 
-enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable, struct iovec *iov,
-			      unsigned max, struct virtq_chain *chain)
+enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable,
+			      struct iovec *iov, unsigned max, struct virtq_chain *chain)
 {
 	const struct virtq_desc *table = vq->desc;
 	unsigned table_size = vq->size, walked = 0;
 	struct virtq_desc desc = *first;
-	bool indirect = false; /* walking an indirect table, which may lie anywhere, even over the ring's */
+	bool indirect =
+		false; /* walking an indirect table, which may lie anywhere, even over the ring's */
 	enum virtq_error error;
 
 	*chain = (struct virtq_chain){ 0 };

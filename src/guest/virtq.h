@@ -19,14 +19,14 @@ enum { VIRTQ_SIZE_MAX = 32768 };
 
 enum virtq_error {
 	VIRTQ_OK,
-	VIRTQ_INDEX_JUMP,       /* available index ran more than the queue size ahead */
-	VIRTQ_BAD_HEAD,         /* head or next out of the table */
-	VIRTQ_LOOP,             /* chain longer than the queue or table */
-	VIRTQ_BAD_ADDRESS,      /* buffer or table outside guest memory */
-	VIRTQ_ZERO_LENGTH,      /* empty buffer, or empty chain */
-	VIRTQ_BAD_INDIRECT,     /* nested, not negotiated, wrong length */
-	VIRTQ_BAD_DIRECTION,    /* writable buffer in a transmit chain, or readable in a receive chain */
-	VIRTQ_CALL_BLOCKED,     /* its call descriptor cannot be written to */
+	VIRTQ_INDEX_JUMP,   /* available index ran more than the queue size ahead */
+	VIRTQ_BAD_HEAD,     /* head or next out of the table */
+	VIRTQ_LOOP,         /* chain longer than the queue or table */
+	VIRTQ_BAD_ADDRESS,  /* buffer or table outside guest memory */
+	VIRTQ_ZERO_LENGTH,  /* empty buffer, or empty chain */
+	VIRTQ_BAD_INDIRECT, /* nested, not negotiated, wrong length */
+	VIRTQ_BAD_DIRECTION, /* writable buffer in a transmit chain, or readable in a receive chain */
+	VIRTQ_CALL_BLOCKED, /* its call descriptor cannot be written to */
 	VIRTQ_ERRORS
 };
 extern const char *const virtq_error_names[VIRTQ_ERRORS];
@@ -57,8 +57,8 @@ enum { VIRTQ_DESC_NEXT = 1, VIRTQ_DESC_WRITE = 2, VIRTQ_DESC_INDIRECT = 4 };
 
 /* What a queue is set up with; the addresses are the front end's user addresses. */
 struct virtq_setup {
-	uint16_t size;          /* entries, a power of two, <= VIRTQ_SIZE_MAX */
-	uint16_t base;          /* next available entry to look at */
+	uint16_t size; /* entries, a power of two, <= VIRTQ_SIZE_MAX */
+	uint16_t base; /* next available entry to look at */
 	uint64_t desc_uva, avail_uva, used_uva;
 	bool event_idx, indirect, in_order;
 };
@@ -70,12 +70,12 @@ struct virtq {
 	struct virtq_used *used;
 	const struct guest_mem *mem;
 	uint16_t size;
-	uint16_t last_avail;    /* next available entry to take */
-	uint16_t next_used;     /* next used entry to write */
+	uint16_t last_avail;     /* next available entry to take */
+	uint16_t next_used;      /* next used entry to write */
 	uint16_t signalled_used; /* next_used at the last notification decision */
-	unsigned last_region;   /* guess for guest_mem_at() */
-	bool started;           /* set up, memory known */
-	bool enabled;           /* SET_VRING_ENABLE */
+	unsigned last_region;    /* guess for guest_mem_at() */
+	bool started;            /* set up, memory known */
+	bool enabled;            /* SET_VRING_ENABLE */
 	bool broken;
 	bool event_idx, indirect, in_order;
 	bool notify_valid;      /* signalled_used means something */
@@ -124,7 +124,8 @@ static inline struct virtq_desc virtq_desc_read(const struct virtq_desc *table, 
 	uint64_t addr = __atomic_load_n(&words[0], __ATOMIC_RELAXED);
 	uint64_t rest = __atomic_load_n(&words[1], __ATOMIC_RELAXED);
 
-	return (struct virtq_desc){ addr, (uint32_t)rest, (uint16_t)(rest >> 32), (uint16_t)(rest >> 48) };
+	return (struct virtq_desc){ addr, (uint32_t)rest, (uint16_t)(rest >> 32),
+				    (uint16_t)(rest >> 48) };
 }
 
 /* The host address of a descriptor's buffer when all of it lies in one region; NULL otherwise. */
@@ -138,9 +139,9 @@ static inline uint8_t *virtq_buffer(struct virtq *vq, const struct virtq_desc *d
 
 /* What virtq_gather() found. */
 struct virtq_chain {
-	unsigned count;         /* entries of iov used, at most max */
-	uint64_t len;           /* bytes in those */
-	bool cut;               /* the chain has more than fits in iov */
+	unsigned count; /* entries of iov used, at most max */
+	uint64_t len;   /* bytes in those */
+	bool cut;       /* the chain has more than fits in iov */
 };
 
 /*
@@ -148,8 +149,8 @@ struct virtq_chain {
  * split at region edges, into iov[0..max). A chain that is cut is walked no further: that bounds the work.
  * writable: what every buffer must be. VIRTQ_OK, or why the queue is to be broken.
  */
-enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable, struct iovec *iov,
-			      unsigned max, struct virtq_chain *chain);
+enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable,
+			      struct iovec *iov, unsigned max, struct virtq_chain *chain);
 
 /* Write the used entry offset places after the last one; not visible before virtq_publish(). */
 static inline void virtq_put_used(struct virtq *vq, unsigned offset, uint32_t head, uint32_t len)

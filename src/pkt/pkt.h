@@ -29,20 +29,22 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 enum {
-	PKT_BURST = 32,             /* packets handled together everywhere */
-	PKT_HEADER_MAX = 192,       /* bytes of private header copy */
-	PKT_HEADER_FAST = 64,       /* bytes copied at once when the frame has them */
-	PKT_INLINE_FRAGS = 20,      /* fragments without a block */
-	PKT_FRAGS_MAX = 512,        /* fragments at most; Windows drivers send more than 64 */
-	PKT_LEN_MIN = 14,           /* shorter than an Ethernet header: dropped before any port */
+	PKT_BURST = 32,               /* packets handled together everywhere */
+	PKT_HEADER_MAX = 192,         /* bytes of private header copy */
+	PKT_HEADER_FAST = 64,         /* bytes copied at once when the frame has them */
+	PKT_INLINE_FRAGS = 20,        /* fragments without a block */
+	PKT_FRAGS_MAX = 512,          /* fragments at most; Windows drivers send more than 64 */
+	PKT_LEN_MIN = 14,             /* shorter than an Ethernet header: dropped before any port */
 	PKT_LEN_MAX = 65535 + 14 + 8, /* 64 KiB of IP, Ethernet, two VLAN tags */
 };
 
 /* What a packet asks of whoever sends it on: virtio_net_hdr (virtio 1.2 §5.1.6) in host order, checked. */
 enum pkt_offload_flags {
-	PKT_CSUM_PARTIAL = 1, /* L4 checksum must be finished: sum from csum_start, stored at + csum_offset */
-	PKT_CSUM_VALID = 2,   /* L4 checksum was validated by someone we trust (never set from a guest's claim alone) */
-	PKT_GSO_ECN = 4,      /* TCP GSO packet carries CWR: only the first segment keeps it */
+	PKT_CSUM_PARTIAL =
+		1, /* L4 checksum must be finished: sum from csum_start, stored at + csum_offset */
+	PKT_CSUM_VALID =
+		2, /* L4 checksum was validated by someone we trust (never set from a guest's claim alone) */
+	PKT_GSO_ECN = 4, /* TCP GSO packet carries CWR: only the first segment keeps it */
 };
 
 enum pkt_gso_type { PKT_GSO_NONE = 0, PKT_GSO_TCPV4 = 1, PKT_GSO_TCPV6 = 4, PKT_GSO_UDP = 5 };
@@ -67,24 +69,24 @@ struct pkt_source {
 };
 
 struct pkt {
-	struct pkt_source *source;      /* told when the packet is done; NULL: nobody */
+	struct pkt_source *source; /* told when the packet is done; NULL: nobody */
 	union {
-		uint64_t cookie;        /* the source's: a ring position, a buffer */
-		struct pkt *parent;     /* of a segment: the packet whose fragments it borrows */
+		uint64_t cookie;    /* the source's: a ring position, a buffer */
+		struct pkt *parent; /* of a segment: the packet whose fragments it borrows */
 	};
-	struct iovec *frags;            /* inline_frags, or a block of the pool */
-	uint32_t len;                   /* frame bytes, Ethernet header included, FCS not */
-	uint32_t hash;                  /* flow hash, 0: not computed */
-	uint16_t in_port;               /* id of the port it came from */
-	uint16_t header_len;            /* valid bytes of header[] */
+	struct iovec *frags; /* inline_frags, or a block of the pool */
+	uint32_t len;        /* frame bytes, Ethernet header included, FCS not */
+	uint32_t hash;       /* flow hash, 0: not computed */
+	uint16_t in_port;    /* id of the port it came from */
+	uint16_t header_len; /* valid bytes of header[] */
 	uint16_t frag_count;
-	uint16_t refs;                  /* owners */
-	uint8_t l3_off;                 /* offsets from the frame's start, set by headers_parse(); l3_off 0: not parsed */
-	uint8_t l4_off;                 /* 0: not IP */
-	uint8_t payload_off;            /* end of the TCP or UDP header, <= PKT_HEADER_MAX, perhaps not pulled yet; 0: none */
-	uint8_t l4_proto;               /* IPPROTO_TCP, IPPROTO_UDP, ... ; 0: not IP, a fragment, or not parsed */
+	uint16_t refs; /* owners */
+	uint8_t l3_off; /* offsets from the frame's start, set by headers_parse(); l3_off 0: not parsed */
+	uint8_t l4_off; /* 0: not IP */
+	uint8_t payload_off; /* end of the TCP or UDP header, <= PKT_HEADER_MAX, perhaps not pulled yet; 0: none */
+	uint8_t l4_proto; /* IPPROTO_TCP, IPPROTO_UDP, ... ; 0: not IP, a fragment, or not parsed */
 	struct pkt_offload offload;
-	uint8_t vnet[12];               /* the virtio_net_hdr as read, little endian; directly before header[] */
+	uint8_t vnet[12]; /* the virtio_net_hdr as read, little endian; directly before header[] */
 
 	uint8_t header[PKT_HEADER_MAX];
 	struct iovec inline_frags[PKT_INLINE_FRAGS];
@@ -97,10 +99,10 @@ static_assert(sizeof(struct pkt) == 576, "packet stride");
 
 /* Packets and fragment blocks of one worker. Not thread safe. */
 struct pkt_pool {
-	struct pkt **free;        /* LIFO: the hottest packet is handed out first */
+	struct pkt **free; /* LIFO: the hottest packet is handed out first */
 	unsigned free_count;
 	unsigned capacity;
-	struct iovec **blocks;    /* free fragment blocks, PKT_FRAGS_MAX entries each */
+	struct iovec **blocks; /* free fragment blocks, PKT_FRAGS_MAX entries each */
 	unsigned block_count;
 	unsigned block_capacity;
 	void *memory;

@@ -25,8 +25,8 @@ enum { PORTS_MAX = 1024, PORT_QUEUES_MAX = 16, WORKERS_MAX = 64, PORT_NAME_MAX =
 
 /* What a port takes as it is. The rest is done in software before send(). */
 enum port_caps {
-	PORT_CAP_SG = 1 << 0,       /* packets in several fragments */
-	PORT_CAP_CSUM = 1 << 1,     /* PKT_CSUM_PARTIAL */
+	PORT_CAP_SG = 1 << 0,   /* packets in several fragments */
+	PORT_CAP_CSUM = 1 << 1, /* PKT_CSUM_PARTIAL */
 	PORT_CAP_TSO4 = 1 << 2,
 	PORT_CAP_TSO6 = 1 << 3,
 	PORT_CAP_TSO_ECN = 1 << 4,
@@ -55,36 +55,41 @@ struct port_ops {
  * Counters of a port, one set per worker so that each has one writer. Every dropped packet counts in exactly
  * one drop_*. PORT_STATS(X) lists X(name, what it counts), for sums, vifctl and the manual page.
  */
-#define PORT_STATS(X) \
-	X(recv_packets, "packets taken in from the port") \
-	X(recv_bytes, "bytes of those") \
-	X(recv_gso_packets, "of those, packets larger than one segment") \
-	X(send_packets, "packets put out to the port") \
-	X(send_bytes, "bytes of those") \
-	X(send_gso_packets, "of those, packets larger than one segment") \
-	X(flooded_packets, "packets taken in and sent to more than one port or to an unknown address") \
-	X(segmented_packets, "packets segmented in software before they were sent here") \
-	X(segments, "segments made of those") \
-	X(checksummed_packets, "packets whose checksum was finished in software before they were sent here") \
-	X(wakeups, "wake-ups by the port (kick, readable descriptor)") \
-	X(doorbells, "wake-ups given to the port (call)") \
-	X(drop_runt, "received: shorter than an Ethernet header") \
-	X(drop_oversize, "received: longer than 64 KiB and headers") \
-	X(drop_bad_vnet_header, "received: offload request that contradicts the headers or was not negotiated") \
-	X(drop_bad_descriptor, "received: descriptor chain that leads outside guest memory or is malformed") \
-	X(drop_too_many_fragments, "received: more fragments than a packet may have") \
-	X(drop_no_packet, "received: the worker's packet pool was empty") \
-	X(drop_spoofed, "received: source address is not the guest's (spoof=strict)") \
-	X(drop_bad_source, "received: source address is a group address or zero") \
-	X(drop_reserved_group, "received: link-local control group 01:80:c2:00:00:0x, never forwarded") \
-	X(drop_same_port, "received: destination is behind the port it came from") \
-	X(drop_isolated, "received: between guests, one of which is isolated") \
-	X(drop_nowhere, "received: no other port to send to") \
-	X(drop_not_ready, "sent: the guest is not connected or its receive queue is not running") \
-	X(drop_no_buffers, "sent: the guest has posted too few receive buffers") \
-	X(drop_too_big, "sent: longer than the receiver's buffer or MTU") \
-	X(drop_offload_failed, "sent: needs an offload that could not be done in software") \
-	X(drop_queue_full, "sent: the device's queue is full") \
+#define PORT_STATS(X)                                                                              \
+	X(recv_packets, "packets taken in from the port")                                          \
+	X(recv_bytes, "bytes of those")                                                            \
+	X(recv_gso_packets, "of those, packets larger than one segment")                           \
+	X(send_packets, "packets put out to the port")                                             \
+	X(send_bytes, "bytes of those")                                                            \
+	X(send_gso_packets, "of those, packets larger than one segment")                           \
+	X(flooded_packets,                                                                         \
+	  "packets taken in and sent to more than one port or to an unknown address")              \
+	X(segmented_packets, "packets segmented in software before they were sent here")           \
+	X(segments, "segments made of those")                                                      \
+	X(checksummed_packets,                                                                     \
+	  "packets whose checksum was finished in software before they were sent here")            \
+	X(wakeups, "wake-ups by the port (kick, readable descriptor)")                             \
+	X(doorbells, "wake-ups given to the port (call)")                                          \
+	X(drop_runt, "received: shorter than an Ethernet header")                                  \
+	X(drop_oversize, "received: longer than 64 KiB and headers")                               \
+	X(drop_bad_vnet_header,                                                                    \
+	  "received: offload request that contradicts the headers or was not negotiated")          \
+	X(drop_bad_descriptor,                                                                     \
+	  "received: descriptor chain that leads outside guest memory or is malformed")            \
+	X(drop_too_many_fragments, "received: more fragments than a packet may have")              \
+	X(drop_no_packet, "received: the worker's packet pool was empty")                          \
+	X(drop_spoofed, "received: source address is not the guest's (spoof=strict)")              \
+	X(drop_bad_source, "received: source address is a group address or zero")                  \
+	X(drop_reserved_group,                                                                     \
+	  "received: link-local control group 01:80:c2:00:00:0x, never forwarded")                 \
+	X(drop_same_port, "received: destination is behind the port it came from")                 \
+	X(drop_isolated, "received: between guests, one of which is isolated")                     \
+	X(drop_nowhere, "received: no other port to send to")                                      \
+	X(drop_not_ready, "sent: the guest is not connected or its receive queue is not running")  \
+	X(drop_no_buffers, "sent: the guest has posted too few receive buffers")                   \
+	X(drop_too_big, "sent: longer than the receiver's buffer or MTU")                          \
+	X(drop_offload_failed, "sent: needs an offload that could not be done in software")        \
+	X(drop_queue_full, "sent: the device's queue is full")                                     \
 	X(drop_device_error, "sent: the device refused the packet")
 
 struct port_stats {
@@ -95,20 +100,20 @@ struct port_stats {
 
 struct port {
 	const struct port_ops *ops;
-	uint32_t caps;              /* enum port_caps, what send() takes; a guest's change when it negotiates */
-	uint16_t id;                /* index in the port table, 0 is never used */
-	uint16_t mtu;               /* bytes of L3 packet */
-	unsigned queues;            /* receive queues, 1..PORT_QUEUES_MAX */
+	uint32_t caps; /* enum port_caps, what send() takes; a guest's change when it negotiates */
+	uint16_t id;   /* index in the port table, 0 is never used */
+	uint16_t mtu;  /* bytes of L3 packet */
+	unsigned queues; /* receive queues, 1..PORT_QUEUES_MAX */
 	bool uplink;
-	bool isolated;              /* talks to uplinks only */
-	bool spoof_strict;          /* accept only mac as a source address */
+	bool isolated;     /* talks to uplinks only */
+	bool spoof_strict; /* accept only mac as a source address */
 	bool has_mac;
-	bool poll_is_syscall;       /* an empty recv() costs a system call: polled less often while others are busy */
+	bool poll_is_syscall; /* an empty recv() costs a system call: polled less often while others are busy */
 	bool flush_pending[WORKERS_MAX]; /* owned by each worker: on its list of ports to flush */
-	uint8_t mac[6];             /* the guest's, if has_mac */
+	uint8_t mac[6];                  /* the guest's, if has_mac */
 	struct bridge *bridge;
 	char name[PORT_NAME_MAX];
-	struct port_stats *stats;   /* [WORKERS_MAX], one writer each */
+	struct port_stats *stats; /* [WORKERS_MAX], one writer each */
 };
 
 /*

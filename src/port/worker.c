@@ -59,7 +59,7 @@ __thread struct worker *worker_self;
 
 const char *const stage_names[STAGES] = {
 	[STAGE_CHANNEL] = "channel", [STAGE_HEADER] = "header", [STAGE_BRIDGE] = "bridge",
-	[STAGE_OFFLOAD] = "offload", [STAGE_COPY] = "copy",	[STAGE_UPLINK] = "uplink",
+	[STAGE_OFFLOAD] = "offload", [STAGE_COPY] = "copy",     [STAGE_UPLINK] = "uplink",
 	[STAGE_IDLE] = "idle",
 };
 
@@ -149,7 +149,9 @@ int workers_start(const struct worker_config *config)
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
 
-	struct sigaction interrupt = { .sa_handler = on_interrupt }; /* no SA_RESTART: the write ends with EINTR */
+	struct sigaction interrupt = {
+		.sa_handler = on_interrupt
+	}; /* no SA_RESTART: the write ends with EINTR */
 
 	sigaction(SIGUSR1, &interrupt, NULL);
 
@@ -444,7 +446,8 @@ static bool worker_arm(struct worker *worker)
 		if (queue->port->ops->arm(queue->port, queue->queue)) {
 			queue->poll_after = 0;
 			for (unsigned j = 0; j < i; j++)
-				worker->queues[j].port->ops->disarm(worker->queues[j].port, worker->queues[j].queue);
+				worker->queues[j].port->ops->disarm(worker->queues[j].port,
+								    worker->queues[j].queue);
 			return false;
 		}
 	}
@@ -475,8 +478,8 @@ static void worker_sleep(struct worker *worker)
 /* The law at the top of the file; gap in cycles. */
 static void worker_adapt_spin(struct worker *worker, uint64_t gap)
 {
-	uint64_t bound = atomic_load_explicit(worker->polls_memory ? &spin_bound : &spin_bound_syscalls,
-					      memory_order_relaxed);
+	uint64_t bound = atomic_load_explicit(
+		worker->polls_memory ? &spin_bound : &spin_bound_syscalls, memory_order_relaxed);
 
 	worker->spin_odds += ((gap <= bound ? SPIN_ODDS_ONE : 0) - worker->spin_odds) / 8;
 	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) ||
@@ -500,7 +503,8 @@ static void worker_pin(struct worker *worker)
 	CPU_ZERO(&set);
 	CPU_SET(worker->cpu, &set);
 	if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set))
-		log_warn("worker %u: cannot be pinned to CPU %d, runs anywhere", worker->id, worker->cpu);
+		log_warn("worker %u: cannot be pinned to CPU %d, runs anywhere", worker->id,
+			 worker->cpu);
 }
 
 static void *worker_main(void *arg)

@@ -28,26 +28,26 @@ enum {
 struct worker_queue {
 	struct port *port;
 	unsigned queue;
-	int wake_fd;            /* -1: none yet */
-	uint64_t poll_after;    /* TSC; of ports whose poll is a system call */
+	int wake_fd;         /* -1: none yet */
+	uint64_t poll_after; /* TSC; of ports whose poll is a system call */
 };
 
 struct worker {
 	unsigned id;
-	int cpu;                        /* WORKER_CPU_ANY: not pinned */
+	int cpu; /* WORKER_CPU_ANY: not pinned */
 	pthread_t thread;
 	int epoll_fd;
-	int wake_fd;                    /* eventfd: pause or stop */
+	int wake_fd; /* eventfd: pause or stop */
 	struct pkt_pool pool;
 	struct profile profile;
 
-	struct worker_queue *queues;    /* changed only while paused */
+	struct worker_queue *queues; /* changed only while paused */
 	unsigned queue_count;
 
-	struct pkt **done;              /* packets whose last owner let go in this burst */
+	struct pkt **done; /* packets whose last owner let go in this burst */
 	struct pkt **done_spare;
 	unsigned done_count;
-	struct port *flush[PORTS_MAX];  /* ports sent to in this round */
+	struct port *flush[PORTS_MAX]; /* ports sent to in this round */
 	unsigned flush_count;
 
 	bool polls_memory;              /* some queue's poll costs no system call */
@@ -56,20 +56,21 @@ struct worker {
 	uint64_t sleeps;                /* times it went to sleep */
 	uint64_t spins_won, spins_lost; /* idle spins that met work, and that ended in sleep */
 	uint64_t rounds, bursts;
-	uint64_t packets, bytes;        /* taken in, for the profile's ratios */
+	uint64_t packets, bytes; /* taken in, for the profile's ratios */
 
 	_Atomic bool parked;
-	_Atomic bool calling;           /* writing to a guest's descriptor, which may block if the guest is hostile */
-	uint64_t watched_rounds;        /* the watchdog's: rounds when it last looked */
+	_Atomic bool
+		calling; /* writing to a guest's descriptor, which may block if the guest is hostile */
+	uint64_t watched_rounds; /* the watchdog's: rounds when it last looked */
 } __attribute__((aligned(64)));
 
 /* The calling worker; NULL in the main thread. */
 extern __thread struct worker *worker_self;
 
 struct worker_config {
-	unsigned count;                 /* 1..WORKERS_MAX */
-	const int *cpus;                /* count CPU numbers, or NULL: not pinned */
-	int idle_spin_usec;             /* -1: adaptive up to a default bound; 0: never spin; else the fixed length */
+	unsigned count;  /* 1..WORKERS_MAX */
+	const int *cpus; /* count CPU numbers, or NULL: not pinned */
+	int idle_spin_usec; /* -1: adaptive up to a default bound; 0: never spin; else the fixed length */
 };
 
 /* Start the threads; ports are attached afterwards. Once. 0 or -errno. */
