@@ -2,8 +2,8 @@
 /*
  * vifd: configuration -> ports -> workers -> serve.
  *
- * The main thread runs the control plane: the event loop of control and vhost-user sockets, timers and signals. The
- * workers, started with the first port, carry the packets.
+ * The main thread runs the control plane: the event loop of control and vhost-user sockets, timers
+ * and signals. The workers, started with the first port, carry the packets.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -203,7 +203,10 @@ static void on_signal(void *arg, uint32_t events)
 	loop_quit();
 }
 
-/* SIGTERM and SIGINT end the loop. They are blocked here, before workers start, and in every thread. */
+/*
+ * SIGTERM and SIGINT end the loop. They are blocked here, before workers start, and in every
+ * thread.
+ */
 static int watch_signals(void)
 {
 	sigset_t set;
@@ -256,7 +259,10 @@ static void close_ports(void)
 
 static int run(const struct options *options, struct error *error)
 {
-	/* A back end started for one front end is managed by its starter, and needs a control socket only when told. */
+	/*
+	 * A back end started for one front end is managed by its starter, and needs a control
+	 * socket only when told.
+	 */
 	bool managed = options->socket_path || options->fd >= 0;
 	const char *control = options->control_socket;
 	int err = loop_init();

@@ -2,9 +2,9 @@
 /*
  * The back end of every guest channel: makes a port of it (M1).
  *
- * Receive queue n of the port is what the guest sends on its queue pair n. Sending picks a pair by flow, so that a
- * guest's processors share the load and a flow stays in order, takes the pair's lock for the burst, copies (M12: the one
- * copy) and leaves the doorbell to the end of the round.
+ * Receive queue n of the port is what the guest sends on its queue pair n. Sending picks a pair by
+ * flow, so that a guest's processors share the load and a flow stays in order, takes the pair's
+ * lock for the burst, copies (M12: the one copy) and leaves the doorbell to the end of the round.
  */
 #include "guest/channel.h"
 #include "pkt/headers.h"

@@ -2,16 +2,18 @@
 /*
  * Guest memory that is taken away while we use it.
  *
- * Theory of operation. A front end keeps the file that it shared as guest memory and can truncate it; the next access
- * to the lost pages is a SIGBUS in whichever worker reads a ring or copies a packet. Nothing in the protocol forbids
- * it, and checking beforehand cannot exclude it. So the signal's handler puts anonymous zero pages under the whole
- * mapping, marks it lost, and lets the access go on: the worker reads zeros, which are as bad as anything else a guest
- * may write there, and nobody else notices. The main thread finds the mark and disconnects that front end.
+ * Theory of operation. A front end keeps the file that it shared as guest memory and can truncate
+ * it; the next access to the lost pages is a SIGBUS in whichever worker reads a ring or copies a
+ * packet. Nothing in the protocol forbids it, and checking beforehand cannot exclude it. So the
+ * signal's handler puts anonymous zero pages under the whole mapping, marks it lost, and lets the
+ * access go on: the worker reads zeros, which are as bad as anything else a guest may write there,
+ *               and nobody else notices. The main thread finds the mark and disconnects that front
+ *               end.
  *
  * A SIGBUS anywhere else is what it always was: fatal.
  *
- * The table of mappings is written by the main thread and read by handlers on any thread: a slot's end is stored last
- * and cleared first.
+ * The table of mappings is written by the main thread and read by handlers on any thread: a slot's
+ * end is stored last and cleared first.
  */
 #include "guest/guest_fault.h"
 

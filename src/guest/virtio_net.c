@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The virtio network device: packets out of transmit rings and into receive rings (virtio 1.2 §5.1.6).
+ * The virtio network device: packets out of transmit rings and into receive rings (virtio 1.2
+ *                            §5.1.6).
  *
  * Theory of operation
  *
- * guest_tx, two passes over a burst. Pass 1 (stage channel): one acquire load of the available index; per entry the
- * ring slot and descriptor are read once, checked, translated, and the frame's first lines prefetched. Pass 2 (stage
- * header): the virtio_net_hdr and the first 64 bytes of the frame are copied, once, to the packet's private header
- * (M11), the rest stays in guest memory as fragments. What the guest asks for is checked against what it negotiated
- * and against the headers, as we parse them.
+ * guest_tx, two passes over a burst. Pass 1 (stage channel): one acquire load of the available
+ * index; per entry the ring slot and descriptor are read once, checked, translated, and the frame's
+ * first lines prefetched. Pass 2 (stage header): the virtio_net_hdr and the first 64 bytes of the
+ * frame are copied, once, to the packet's private header (M11), the rest stays in guest memory as
+ * fragments. What the guest asks for is checked against what it negotiated and against the headers,
+ * as we parse them.
  *
  *      descriptor:  | virtio_net_hdr 12 | frame 0..63 | frame 64..        |
  *                     -> pkt.vnet         -> pkt.header   pkt.frags[0] -> here
  *
- * guest_rx: pass 1 takes a buffer for each packet, pass 2 copies (M12), then the used entries of the burst become
- * visible together. A packet larger than a buffer is spread over several (mergeable receive buffers), or over a chain.
- * The virtio_net_hdr is written only when it differs from what lies there: the line then stays shared.
+ * guest_rx: pass 1 takes a buffer for each packet, pass 2 copies (M12), then the used entries of
+ * the burst become visible together. A packet larger than a buffer is spread over several
+ * (mergeable receive buffers), or over a chain. The virtio_net_hdr is written only when it differs
+ * from what lies there: the line then stays shared.
  *
- * A ring that breaks the rules is marked broken and not touched again until the guest sets it up anew; a packet
- * whose contents break them is dropped and counted, and its buffer given back.
+ * A ring that breaks the rules is marked broken and not touched again until the guest sets it up
+ * anew; a packet whose contents break them is dropped and counted, and its buffer given back.
  */
 #include "guest/virtio_net.h"
 
@@ -69,9 +72,9 @@ static void break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_e
 }
 
 /*
- * Ring the guest's doorbell. The descriptor is the guest's too: should it make the write block, the watchdog of the
- * workers interrupts it, the ring is lost, and the guest is not called for a while: others waited for it, and it could
- * set up its ring and do it again at once.
+ * Ring the guest's doorbell. The descriptor is the guest's too: should it make the write block, the
+ * watchdog of the workers interrupts it, the ring is lost, and the guest is not called for a while:
+ * others waited for it, and it could set up its ring and do it again at once.
  */
 static void call_guest(struct virtio_net *device, struct virtq *vq)
 {
@@ -88,7 +91,10 @@ static void call_guest(struct virtio_net *device, struct virtq *vq)
 	port_stats(&device->channel.port)->doorbells++;
 }
 
-/* After a reconnect the driver may wait for a call that our predecessor never made: make one on both rings. */
+/*
+ * After a reconnect the driver may wait for a call that our predecessor never made: make one on
+ * both rings.
+ */
 static void greet_guest(struct virtio_net *device, unsigned pair)
 {
 	tx_ring(device, pair)->greet = false;
@@ -100,14 +106,20 @@ static void greet_guest(struct virtio_net *device, unsigned pair)
 
 /* ---- from the guest ---- */
 
-/* A transmit buffer that is one piece of memory: the common case. NULL: the packet's frags were gathered instead. */
+/*
+ * A transmit buffer that is one piece of memory: the common case. NULL: the packet's frags were
+ * gathered instead.
+ */
 struct tx_buffer {
 	const uint8_t *data;
 	uint64_t len; /* virtio_net_hdr included */
 	bool cut;     /* more fragments than a packet may have */
 };
 
-/* The chain at first is not one readable buffer in one region: gather it into the packet's fragments. */
+/*
+ * The chain at first is not one readable buffer in one region: gather it into the packet's
+ * fragments.
+ */
 static enum virtq_error gather_tx(struct virtq *vq, const struct virtq_desc *first, struct pkt *pkt,
 				  struct tx_buffer *buffer)
 {
@@ -166,7 +178,10 @@ static unsigned take_tx(struct virtio_net *device, struct virtio_net_ring *ring,
 	return i;
 }
 
-/* Copy virtio_net_hdr and first frame bytes from the gathered fragments, which shrink. The frame has len bytes. */
+/*
+ * Copy virtio_net_hdr and first frame bytes from the gathered fragments, which shrink. The frame
+ * has len bytes.
+ */
 static void read_scattered(struct pkt *pkt, unsigned header_len, uint32_t len)
 {
 	pkt->len = header_len + len;
@@ -230,7 +245,10 @@ static bool request_ok(const struct virtio_net *device, struct pkt *pkt)
 	return request_negotiated(device, &pkt->offload) && headers_check_offload(pkt);
 }
 
-/* Pass 2: headers. Keeps the good packets, in order, in pkts; completes the others. Returns how many are good. */
+/*
+ * Pass 2: headers. Keeps the good packets, in order, in pkts; completes the others. Returns how
+ * many are good.
+ */
 static unsigned read_headers(struct virtio_net *device, struct pkt **pkts,
 			     const struct tx_buffer *buffers, unsigned n)
 {
@@ -323,8 +341,8 @@ static bool in_turn(const struct virtio_net_ring *ring, struct pkt **pkts, unsig
 	return wrong == 0;
 }
 
-/* In-order rings: note what is done, give back what is contiguous with one used entry for the whole batch
- * (virtio 1.2 §2.7.9.1). Returns how many ring entries that are. */
+/* In-order rings: note what is done, give back what is contiguous with one used entry for the whole
+ * batch (virtio 1.2 §2.7.9.1). Returns how many ring entries that are. */
 static unsigned return_in_order(struct virtio_net_ring *ring, struct pkt **pkts, unsigned n)
 {
 	uint16_t mask = ring->vq.size - 1;
@@ -385,7 +403,10 @@ static void make_vnet(const struct virtio_net *device, const struct pkt *pkt, un
 	vnet_put16(vnet + NUM_BUFFERS_OFF, buffers);
 }
 
-/* Does what lies at to differ? Spelt out, because a call for so few bytes costs more than the rest of a small packet. */
+/*
+ * Does what lies at to differ? Spelt out, because a call for so few bytes costs more than the
+ * rest of a small packet.
+ */
 static bool vnet_differs(const uint8_t *to, const uint8_t *vnet, unsigned header_len)
 {
 	uint64_t there, here;
@@ -460,8 +481,8 @@ static void copy_scattered(const struct virtio_net *device, const struct pkt *pk
 }
 
 /*
- * A packet that does not go into one plain buffer: gather as many chains as it takes, from the ring entry skip
- * places on, and copy. Returns the entries used, 0 when it does not fit, with *why.
+ * A packet that does not go into one plain buffer: gather as many chains as it takes, from the ring
+ * entry skip places on, and copy. Returns the entries used, 0 when it does not fit, with *why.
  */
 static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, const struct pkt *pkt,
 				unsigned skip, unsigned available, uint64_t **why)

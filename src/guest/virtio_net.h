@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The virtio network device (virtio 1.2 §5.1): a channel whose rings are split virtqueues. Ring 2n is the
- * guest's receive queue n, ring 2n + 1 its transmit queue n. The control side (vhost_user.c) sets it up.
+ * The virtio network device (virtio 1.2 §5.1): a channel whose rings are split virtqueues. Ring 2n
+ * is the guest's receive queue n, ring 2n + 1 its transmit queue n. The control side (vhost_user.c)
+ * sets it up.
  */
 #ifndef VIFD_VIRTIO_NET_H
 #define VIFD_VIRTIO_NET_H
@@ -87,12 +88,18 @@ extern const struct channel_ops virtio_net_channel_ops;
 int virtio_net_init(struct virtio_net *device, unsigned pairs_max);
 /* Everything stopped, memory and descriptors released. */
 void virtio_net_fini(struct virtio_net *device);
-/* Features the guest and front end agreed on (a subset of VIRTIO_NET_FEATURES); sets the port's capabilities. */
+/*
+ * Features the guest and front end agreed on (a subset of VIRTIO_NET_FEATURES); sets the port's
+ * capabilities.
+ */
 void virtio_net_set_features(struct virtio_net *device, uint64_t features);
-/* Publish a memory table (NULL: none). Started rings move to it, or break when their addresses are no longer in
- * it. Returns the previous table, for the caller to free after workers_resume(). */
+/* Publish a memory table (NULL: none). Started rings move to it, or break when their addresses are
+ * no longer in it. Returns the previous table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_set_memory(struct virtio_net *device, struct guest_mem *mem);
-/* Start a ring as its vq.setup, features and memory say. 0 or -errno of virtq_start(). The guest is called once. */
+/*
+ * Start a ring as its vq.setup, features and memory say. 0 or -errno of virtq_start(). The guest
+ * is called once.
+ */
 int virtio_net_start_ring(struct virtio_net *device, unsigned index);
 /* Stop it; returns the next available entry to look at. */
 uint16_t virtio_net_stop_ring(struct virtio_net *device, unsigned index);
@@ -105,7 +112,10 @@ void virtio_net_set_call(struct virtio_net *device, unsigned index, int fd);
  * Returns the memory table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_reset(struct virtio_net *device);
 
-/* About four times a second: a guest that made a call block is not called for some ticks, then greeted again. */
+/*
+ * About four times a second: a guest that made a call block is not called for some ticks, then
+ * greeted again.
+ */
 void virtio_net_tick(struct virtio_net *device);
 
 #endif

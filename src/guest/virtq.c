@@ -71,7 +71,10 @@ int virtq_start(struct virtq *vq, const struct guest_mem *mem)
 	vq->indirect = vq->setup.indirect;
 	vq->in_order = vq->setup.in_order;
 	vq->last_avail = vq->setup.base;
-	/* Continue where the driver has seen us stop, whoever "us" was: a restarted back end finds it here. */
+	/*
+	 * Continue where the driver has seen us stop, whoever "us" was: a restarted back end
+	 * finds it here.
+	 */
 	vq->next_used = __atomic_load_n(&vq->used->idx, __ATOMIC_RELAXED);
 	vq->notify_valid = false;
 	vq->broken = false;
@@ -183,7 +186,10 @@ enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, 
 
 /* ---- notifications ---- */
 
-/* The event index a driver writes at the end of the available ring (§2.7.10), and ours behind the used ring. */
+/*
+ * The event index a driver writes at the end of the available ring (§2.7.10), and ours behind
+ * the used ring.
+ */
 static uint16_t used_event(const struct virtq *vq)
 {
 	return __atomic_load_n(&vq->avail->ring[vq->size], __ATOMIC_RELAXED);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Split virtqueues, device side (virtio 1.2 §2.7): descriptor chains in, used entries out. Knows no networking.
+ * Split virtqueues, device side (virtio 1.2 §2.7): descriptor chains in, used entries out. Knows no
+ * networking.
  *
- * Laws of shared memory: the available index is loaded once (acquire) per burst and a jump of more than the queue
- * size breaks the queue; each ring slot and each descriptor is read once, into private memory, and judged there;
- * chains are bounded; the used index is stored once (release) per burst; notifications are armed, then re-checked.
- * A broken queue is left alone until it is set up again.
+ * Laws of shared memory: the available index is loaded once (acquire) per burst and a jump of more
+ * than the queue size breaks the queue; each ring slot and each descriptor is read once, into
+ * private memory, and judged there; chains are bounded; the used index is stored once (release) per
+ * burst; notifications are armed, then re-checked. A broken queue is left alone until it is set up
+ * again.
  */
 #ifndef VIFD_VIRTQ_H
 #define VIFD_VIRTQ_H
@@ -91,8 +93,8 @@ static inline bool virtq_running(const struct virtq *vq)
 }
 
 /*
- * Set up from vq->setup with memory mem; translates the ring addresses (alignment and containment checked).
- * 0, -EINVAL (bad size or alignment) or -EFAULT (rings outside memory). While paused.
+ * Set up from vq->setup with memory mem; translates the ring addresses (alignment and containment
+ * checked). 0, -EINVAL (bad size or alignment) or -EFAULT (rings outside memory). While paused.
  */
 int virtq_start(struct virtq *vq, const struct guest_mem *mem);
 /* Move a started queue to a new memory table, its position kept. As virtq_start(). */
@@ -104,8 +106,8 @@ void virtq_break(struct virtq *vq, enum virtq_error error, const char *name);
 
 /* ---- the data path; by one thread at a time ---- */
 
-/* How many entries the driver has made available and we have not taken: one acquire load. More than the queue
- * holds means that the index jumped: the caller breaks the queue. */
+/* How many entries the driver has made available and we have not taken: one acquire load. More than
+ * the queue holds means that the index jumped: the caller breaks the queue. */
 static inline uint16_t virtq_available(const struct virtq *vq)
 {
 	return __atomic_load_n(&vq->avail->idx, __ATOMIC_ACQUIRE) - vq->last_avail;
@@ -145,8 +147,9 @@ struct virtq_chain {
 };
 
 /*
- * Walk a whole chain whose first descriptor has been read already, tables and links of any legal form, buffers
- * split at region edges, into iov[0..max). A chain that is cut is walked no further: that bounds the work.
+ * Walk a whole chain whose first descriptor has been read already, tables and links of any legal
+ * form, buffers split at region edges, into iov[0..max). A chain that is cut is walked no further:
+ * that bounds the work.
  * writable: what every buffer must be. VIRTQ_OK, or why the queue is to be broken.
  */
 enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, bool writable,
@@ -164,7 +167,10 @@ static inline void virtq_put_used(struct virtq *vq, unsigned offset, uint32_t he
 static inline void virtq_publish(struct virtq *vq, unsigned count)
 {
 	vq->next_used += count;
-	/* All around since the driver was last told: its event index cannot say any more what it has seen. */
+	/*
+	 * All around since the driver was last told: its event index cannot say any more what it
+	 * has seen.
+	 */
 	if (unlikely((uint16_t)(vq->next_used - vq->signalled_used) < count))
 		vq->notify_valid = false;
 	__atomic_store_n(&vq->used->idx, vq->next_used, __ATOMIC_RELEASE);
@@ -172,10 +178,16 @@ static inline void virtq_publish(struct virtq *vq, unsigned count)
 
 /* Does the driver want to be woken for what was published since this was last asked? */
 bool virtq_should_signal(struct virtq *vq);
-/* Wake the driver. False when the descriptor does not take it. May block when the other side wants it to. */
+/*
+ * Wake the driver. False when the descriptor does not take it. May block when the other side
+ * wants it to.
+ */
 bool virtq_signal(struct virtq *vq);
 
-/* Ask for a kick when the next entry becomes available; true when one already is, and no kick will come. */
+/*
+ * Ask for a kick when the next entry becomes available; true when one already is, and no kick
+ * will come.
+ */
 bool virtq_arm(struct virtq *vq);
 /* Ask for none. */
 void virtq_disarm(struct virtq *vq);

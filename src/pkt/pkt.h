@@ -2,19 +2,21 @@
 /*
  * The packet.
  *
- * Theory of operation. A packet is a private copy of its headers, followed by fragments that reference
- * payload where it lies: in guest memory, or in an uplink's receive buffer (M11: headers are copied once
- * and judged privately, payload stays where it is until its one copy). Frame bytes [0, header_len) are
- * header[], the rest are frags[0..frag_count) in order; together they make len bytes. Bridge and offload
- * read only the first cache line and header[]; nothing in vifd parses memory that a guest can write.
+ * Theory of operation. A packet is a private copy of its headers, followed by fragments that
+ * reference payload where it lies: in guest memory, or in an uplink's receive buffer (M11: headers
+ * are copied once and judged privately, payload stays where it is until its one copy). Frame bytes
+ * [0, header_len) are header[], the rest are frags[0..frag_count) in order; together they make len
+ * bytes. Bridge and offload read only the first cache line and header[]; nothing in vifd parses
+ * memory that a guest can write.
  *
  *      line 0   source, cookie, frags, lengths, offsets, offload request, vnet[12]
  *      line 1.. header[192]: Ethernet + VLAN + IPv6 + TCP with options fit
- *      then     inline_frags[]: enough for 64 KiB in 4 KiB pages; longer lists live in a block of the pool
+ *      then     inline_frags[]: enough for 64 KiB in 4 KiB pages; longer lists live in a block of
+ *      the pool
  *
  * A packet belongs to the worker whose pool it came from and never leaves it. It has refs owners: a
- * flooded packet one for each port it goes to. The last pkt_put() hands it to its worker, which tells
- * the source once per burst (struct pkt_source) and returns it to the pool.
+ * flooded packet one for each port it goes to. The last pkt_put() hands it to its worker, which
+ * tells the source once per burst (struct pkt_source) and returns it to the pool.
  */
 #ifndef VIFD_PKT_H
 #define VIFD_PKT_H
@@ -38,7 +40,10 @@ enum {
 	PKT_LEN_MAX = 65535 + 14 + 8, /* 64 KiB of IP, Ethernet, two VLAN tags */
 };
 
-/* What a packet asks of whoever sends it on: virtio_net_hdr (virtio 1.2 §5.1.6) in host order, checked. */
+/*
+ * What a packet asks of whoever sends it on: virtio_net_hdr (virtio 1.2 §5.1.6) in host order,
+ * checked.
+ */
 enum pkt_offload_flags {
 	PKT_CSUM_PARTIAL =
 		1, /* L4 checksum must be finished: sum from csum_start, stored at + csum_offset */
@@ -61,8 +66,10 @@ struct pkt;
 
 /*
  * Who lent a packet its fragments and wants to know when they may be reused.
- * done: n (1..) packets of this source are no longer referenced; called once for all of a burst that leave together, on the
- *       worker that received them, in any order. The packets return to the pool afterwards: keep no pointer.
+ * done: n (1..) packets of this source are no longer referenced; called once for all of a burst
+ *       that leave together, on the
+ *       worker that received them, in any order. The packets return to the pool afterwards: keep no
+ *       pointer.
  */
 struct pkt_source {
 	void (*done)(struct pkt_source *source, struct pkt **pkts, unsigned n);
@@ -109,11 +116,17 @@ struct pkt_pool {
 	size_t memory_len;
 };
 
-/* Allocate capacity packets and a few fragment blocks, zeroed, on huge pages where to be had. 0 or -errno. */
+/*
+ * Allocate capacity packets and a few fragment blocks, zeroed, on huge pages where to be had. 0
+ * or -errno.
+ */
 int pkt_pool_init(struct pkt_pool *pool, unsigned capacity);
 void pkt_pool_fini(struct pkt_pool *pool);
 
-/* Replace the packet's inline fragment list by a block of PKT_FRAGS_MAX; false when the pool has none left. */
+/*
+ * Replace the packet's inline fragment list by a block of PKT_FRAGS_MAX; false when the pool has
+ * none left.
+ */
 bool pkt_take_frag_block(struct pkt_pool *pool, struct pkt *pkt);
 
 /* Give back packets (and their blocks). The caller has told their sources. */
@@ -155,8 +168,9 @@ static inline bool pkt_needs_nothing(const struct pkt *pkt)
 void pkt_copy_out(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len);
 
 /*
- * Make header[] at least want bytes long (want <= PKT_HEADER_MAX) by copying just the missing bytes from
- * the fragments, which shrink: no byte is read twice. False when the frame is shorter than want.
+ * Make header[] at least want bytes long (want <= PKT_HEADER_MAX) by copying just the missing bytes
+ * from the fragments, which shrink: no byte is read twice. False when the frame is shorter than
+ *                                   want.
  */
 bool pkt_pull(struct pkt *pkt, unsigned want);
 

@@ -2,11 +2,12 @@
 /*
  * The port: what the bridge forwards between.
  *
- * Theory of operation. A port is a guest's NIC or an uplink, seen from the driver domain (M1): recv() takes
- * packets in from it, send() puts packets out to it. Each receive queue is polled by one worker. Any worker
- * may send; a port whose send side is shared takes its own lock, once per burst. port_send() is the only way
- * out of the bridge: it compares what each packet needs with what the port can do (M6, M8), passes through
- * what fits, and has the offload driver do the difference.
+ * Theory of operation. A port is a guest's NIC or an uplink, seen from the driver domain (M1):
+ * recv() takes packets in from it, send() puts packets out to it. Each receive queue is polled by
+ * one worker. Any worker may send; a port whose send side is shared takes its own lock, once per
+ * burst. port_send() is the only way out of the bridge: it compares what each packet needs with
+ * what the port can do (M6, M8), passes through what fits, and has the offload driver do the
+ * difference.
  */
 #ifndef VIFD_PORT_H
 #define VIFD_PORT_H
@@ -34,10 +35,12 @@ enum port_caps {
 };
 
 /*
- * recv:   take up to n packets from queue; the caller owns them, in_port and headers are set and parsed.
+ * recv:   take up to n packets from queue; the caller owns them, in_port and headers are set and
+ *         parsed.
  * send:   takes ownership of all n packets, whatever happens, and counts what it drops.
  * flush:  make everything sent visible and ring the doorbell, once per burst.
- * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is then withdrawn).
+ * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is then
+ *         withdrawn).
  * disarm: no wake-ups while polled.
  * close:  workers no longer know the port; release everything, the port itself included.
  */
@@ -52,8 +55,9 @@ struct port_ops {
 };
 
 /*
- * Counters of a port, one set per worker so that each has one writer. Every dropped packet counts in exactly
- * one drop_*. PORT_STATS(X) lists X(name, what it counts), for sums, vifctl and the manual page.
+ * Counters of a port, one set per worker so that each has one writer. Every dropped packet counts
+ * in exactly one drop_*. PORT_STATS(X) lists X(name, what it counts), for sums, vifctl and the
+ * manual page.
  */
 #define PORT_STATS(X)                                                                              \
 	X(recv_packets, "packets taken in from the port")                                          \
@@ -117,8 +121,9 @@ struct port {
 };
 
 /*
- * Allocate the parts of a port that the port table owns (id, stats) and enter it; name and ops are set.
- * 0, -EEXIST (name taken) or -ENOSPC. Workers must be paused or not yet running for this and port_remove().
+ * Allocate the parts of a port that the port table owns (id, stats) and enter it; name and ops are
+ * set. 0, -EEXIST (name taken) or -ENOSPC. Workers must be paused or not yet running for this and
+ * port_remove().
  */
 int port_register(struct port *port);
 /* Take the port out of the table and free what port_register() allocated. */
@@ -131,8 +136,8 @@ struct port *port_by_id(unsigned id);
 void port_stats_sum(const struct port *port, struct port_stats *sum);
 
 /*
- * Send n packets to port; takes ownership of one reference of each. What the port cannot do is done in
- * software first (M6, M8). The doorbell is rung by the worker at the end of its round.
+ * Send n packets to port; takes ownership of one reference of each. What the port cannot do is done
+ * in software first (M6, M8). The doorbell is rung by the worker at the end of its round.
  */
 void port_send(struct port *port, struct pkt **pkts, unsigned n);
 

@@ -4,31 +4,38 @@
  *
  * Theory of operation
  *
- * A round polls each receive queue of the worker once for a burst, forwards it, tells the packets' sources that
- * their buffers are free, and at its end flushes every port that was sent to: one doorbell per port and round.
+ * A round polls each receive queue of the worker once for a burst, forwards it, tells the packets'
+ * sources that their buffers are free, and at its end flushes every port that was sent to: one
+ *                                                                                          doorbell
+ *                                                                                          per port
+ *                                                                                          and
+ *                                                                                          round.
  *
- * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs), a spin
- * hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would have used. So the length
- * of the spin follows the traffic:
+ * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs),
+ * a spin hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would
+ * have used. So the length of the spin follows the traffic:
  *
  *      gap   how long the worker was without work, known when work arrives
- *      odds  share of the last gaps that a spin for the bound (50 us) would have caught: moves by 1/8 with each gap
- *      spin  for the bound while the odds are even or better, else not at all
+ *      odds  share of the last gaps that a spin for the bound (50 us) would have caught: moves by
+ *      1/8 with each gap spin  for the bound while the odds are even or better, else not at all
  *
- * so that at most every second spin is wasted. Streams and request/response on the same machine keep it spinning and
- * never sleep; where guests are slow, or share our CPU, it stops within six gaps. A worker that has only queues whose poll is a system call (TAPs) gains little by
- * polling them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
+ * so that at most every second spin is wasted. Streams and request/response on the same machine
+ * keep it spinning and never sleep; where guests are slow, or share our CPU, it stops within six
+ * gaps. A worker that has only queues whose poll is a system call (TAPs) gains little by polling
+ * them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
  *
- * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and never read: an
- * eventfd that is written again is a new edge, and nobody needs its count. A queue whose poll is a system call is
- * polled at most every 4 us while it is empty, so that it does not tax the others.
+ * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and
+ * never read: an eventfd that is written again is a new edge, and nobody needs its count. A queue
+ * whose poll is a system call is polled at most every 4 us while it is empty, so that it does not
+ * tax the others.
  *
- * Doorbells. A call descriptor is shared with the guest's side, which can fill its counter and make a write block.
- * The watchdog in the main thread sees a worker that has not moved since the last look and is in such a write, and
- * interrupts it with a signal. So does the main thread while it waits for workers to park.
+ * Doorbells. A call descriptor is shared with the guest's side, which can fill its counter and make
+ * a write block. The watchdog in the main thread sees a worker that has not moved since the last
+ * look and is in such a write, and interrupts it with a signal. So does the main thread while it
+ * waits for workers to park.
  *
- * Pausing. The main thread raises `pausing`, wakes the sleepers and waits until every worker has parked at the top
- * of its loop, where it holds no packet and no lock.
+ * Pausing. The main thread raises `pausing`, wakes the sleepers and waits until every worker has
+ * parked at the top of its loop, where it holds no packet and no lock.
  */
 #include "port/worker.h"
 
@@ -248,7 +255,10 @@ void workers_resume(void)
 		return;
 	pthread_mutex_lock(&pause_lock);
 	atomic_store(&pausing, false);
-	/* Those who parked stay parked in the eyes of a next pause until they have seen this one end. */
+	/*
+	 * Those who parked stay parked in the eyes of a next pause until they have seen this one
+	 * end.
+	 */
 	for (unsigned i = 0; i < worker_total; i++)
 		atomic_store(&workers[i].parked, false);
 	pthread_cond_broadcast(&pause_changed);
@@ -367,7 +377,10 @@ int worker_watch(struct port *port, unsigned number, int fd)
 
 void worker_complete(struct worker *worker)
 {
-	/* done() of a segment lets go of its parent, which lands in the list again: hence the loop and the swap. */
+	/*
+	 * done() of a segment lets go of its parent, which lands in the list again: hence the
+	 * loop and the swap.
+	 */
 	while (worker->done_count > 0) {
 		struct pkt **pkts = worker->done;
 		unsigned n = worker->done_count;
@@ -437,7 +450,10 @@ static unsigned worker_round(struct worker *worker)
 	return total;
 }
 
-/* Ask every queue for a wake-up. False when one of them has work after all; then none is left armed. */
+/*
+ * Ask every queue for a wake-up. False when one of them has work after all; then none is left
+ * armed.
+ */
 static bool worker_arm(struct worker *worker)
 {
 	for (unsigned i = 0; i < worker->queue_count; i++) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The worker: a thread that polls receive queues in bursts while there is work, then spins a bounded,
- * adaptive while, arms every queue's notification, checks once more, and sleeps in epoll.
+ * The worker: a thread that polls receive queues in bursts while there is work, then spins a
+ * bounded, adaptive while, arms every queue's notification, checks once more, and sleeps in epoll.
  * The theory of operation is at the top of worker.c.
  *
  * Whatever the data path reads (ports, bridges, guest memory, rings) is changed only between
- * workers_pause() and workers_resume(), by the main thread: every worker is then between two bursts,
- * holds no packet of a synchronous port, and touches nothing.
+ * workers_pause() and workers_resume(), by the main thread: every worker is then between two
+ * bursts, holds no packet of a synchronous port, and touches nothing.
  */
 #ifndef VIFD_WORKER_H
 #define VIFD_WORKER_H
@@ -78,22 +78,31 @@ int workers_start(const struct worker_config *config);
 /* Stop and join them. Ports must have been detached. */
 void workers_stop(void);
 
-/* Bring every worker to rest between two bursts; nests. From the main thread only. Costs a wake-up. */
+/*
+ * Bring every worker to rest between two bursts; nests. From the main thread only. Costs a
+ * wake-up.
+ */
 void workers_pause(void);
 void workers_resume(void);
 
 unsigned workers_count(void);
 struct worker *worker_by_id(unsigned id);
-/* To be called some times a second by the main thread: frees a worker that a guest made block in a doorbell. */
+/*
+ * To be called some times a second by the main thread: frees a worker that a guest made block in
+ * a doorbell.
+ */
 void workers_watchdog(void);
 /* Change the idle spin at run time (see worker_config). */
 void workers_set_idle_spin(int usec);
 
-/* Share the receive queues of a registered port out over the workers (fewest queues first), and back. Pause inside. */
+/*
+ * Share the receive queues of a registered port out over the workers (fewest queues first), and
+ * back. Pause inside.
+ */
 void worker_attach(struct port *port);
 void worker_detach(struct port *port);
-/* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker; edge-triggered,
- * never read by the worker; stays the caller's. While paused. */
+/* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker;
+ * edge-triggered, never read by the worker; stays the caller's. While paused. */
 int worker_watch(struct port *port, unsigned queue, int fd);
 
 /* For ports, on a worker: remember to flush(port) at the end of this round. */
@@ -112,7 +121,10 @@ static inline struct port_stats *port_stats(struct port *port)
 
 void worker_complete(struct worker *worker);
 
-/* Let go of one reference. With the last one the packet's source is told at the end of the burst. */
+/*
+ * Let go of one reference. With the last one the packet's source is told at the end of the
+ * burst.
+ */
 static inline void pkt_put(struct pkt *pkt)
 {
 	struct worker *worker = worker_self;
