@@ -42,7 +42,8 @@ static const char usage[] =
 	"       vifd --socket-path=PATH | --fd=N [COMMAND ...]\n"
 	"       vifd --print-capabilities | --version | --help\n"
 	"\n"
-	"A network driver domain in user space: gives guests a paravirtual NIC, bridges them, and owns the uplinks.\n"
+	"A network driver domain in user space: gives guests a paravirtual NIC, bridges them,\n"
+	"and owns the uplinks.\n"
 	"\n"
 	"  -c, --config FILE        run the commands in FILE first, one a line\n"
 	"  -s, --control-socket PATH  where vifctl connects (default " CTL_SOCKET_DEFAULT ")\n"
@@ -51,7 +52,8 @@ static const char usage[] =
 	"      --fd N               serve the front end that is connected to descriptor N\n"
 	"      --print-capabilities as vhost-user back ends do, in JSON\n"
 	"\n"
-	"COMMANDs are those of vifctl and of the file, each one argument: 'bridge add br0'. See vifd(8), vifd.conf(5).\n";
+	"COMMANDs are those of vifctl and of the file, each one argument: 'bridge add br0'.\n"
+	"See vifd(8), vifd.conf(5).\n";
 
 static int bad_usage(const char *what, const char *arg)
 {
@@ -203,10 +205,7 @@ static void on_signal(void *arg, uint32_t events)
 	loop_quit();
 }
 
-/*
- * SIGTERM and SIGINT end the loop. They are blocked here, before workers start, and in every
- * thread.
- */
+/* SIGTERM and SIGINT end the loop; blocked here, before workers start, they are in every thread. */
 static int watch_signals(void)
 {
 	sigset_t set;
@@ -259,10 +258,7 @@ static void close_ports(void)
 
 static int run(const struct options *options, struct error *error)
 {
-	/*
-	 * A back end started for one front end is managed by its starter, and needs a control
-	 * socket only when told.
-	 */
+	/* A back end started for one front end is its starter's; a control socket only if told. */
 	bool managed = options->socket_path || options->fd >= 0;
 	const char *control = options->control_socket;
 	int err = loop_init();

@@ -14,15 +14,14 @@ struct channel;
 /*
  * n is at most PKT_BURST.
  * guest_tx: take up to n packets the guest sent on a queue pair; headers copied, checked and
- *           parsed; bad ones are
- *           completed and counted here. Returned packets have the channel's source; its done()
- *           gives their buffers back and wakes the guest for that.
+ *           parsed; bad ones are completed and counted here. Returned packets have the channel's
+ *           source; its done() gives their buffers back and wakes the guest for that.
  * guest_rx: copy packets into the guest's posted buffers, in order. Returns how many fit; the first
- *           that did not
- *           is pkts[returned] and *why says which counter of the port it belongs to. Keeps no
- *           reference.
+ *           that did not is pkts[returned] and *why says which counter of the port it belongs to.
+ *           Keeps no reference.
  * kick:     wake the guest for what guest_rx has put there, if it asked to be woken. Under the
- * pair's lock. arm, disarm: as port_ops, for the pair's transmit ring.
+ *           pair's lock.
+ * arm, disarm: as port_ops, for the pair's transmit ring.
  * close:    the control side ends: disconnect the guest, free the channel. Workers no longer know
  *           the port.
  */

@@ -7,8 +7,7 @@
  * packet. Nothing in the protocol forbids it, and checking beforehand cannot exclude it. So the
  * signal's handler puts anonymous zero pages under the whole mapping, marks it lost, and lets the
  * access go on: the worker reads zeros, which are as bad as anything else a guest may write there,
- *               and nobody else notices. The main thread finds the mark and disconnects that front
- *               end.
+ * and nobody else notices. The main thread finds the mark and disconnects that front end.
  *
  * A SIGBUS anywhere else is what it always was: fatal.
  *

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The virtio network device: packets out of transmit rings and into receive rings (virtio 1.2
- *                            §5.1.6).
+ * The virtio network device: packets from transmit rings and to receive rings (virtio 1.2 §5.1.6).
  *
  * Theory of operation
  *
@@ -91,10 +90,7 @@ static void call_guest(struct virtio_net *device, struct virtq *vq)
 	port_stats(&device->channel.port)->doorbells++;
 }
 
-/*
- * After a reconnect the driver may wait for a call that our predecessor never made: make one on
- * both rings.
- */
+/* After a reconnect the driver may wait for a call never made: make one on both rings. */
 static void greet_guest(struct virtio_net *device, unsigned pair)
 {
 	tx_ring(device, pair)->greet = false;
@@ -106,20 +102,14 @@ static void greet_guest(struct virtio_net *device, unsigned pair)
 
 /* ---- from the guest ---- */
 
-/*
- * A transmit buffer that is one piece of memory: the common case. NULL: the packet's frags were
- * gathered instead.
- */
+/* A transmit buffer: one piece, the common case, or (data NULL) gathered in the packet's frags. */
 struct tx_buffer {
 	const uint8_t *data;
 	uint64_t len; /* virtio_net_hdr included */
 	bool cut;     /* more fragments than a packet may have */
 };
 
-/*
- * The chain at first is not one readable buffer in one region: gather it into the packet's
- * fragments.
- */
+/* The chain at first is not one readable buffer in one region: gather it into pkt's fragments. */
 static enum virtq_error gather_tx(struct virtq *vq, const struct virtq_desc *first, struct pkt *pkt,
 				  struct tx_buffer *buffer)
 {
@@ -178,10 +168,7 @@ static unsigned take_tx(struct virtio_net *device, struct virtio_net_ring *ring,
 	return i;
 }
 
-/*
- * Copy virtio_net_hdr and first frame bytes from the gathered fragments, which shrink. The frame
- * has len bytes.
- */
+/* Copy virtio_net_hdr and the first bytes of the frame, of len bytes, from frags, which shrink. */
 static void read_scattered(struct pkt *pkt, unsigned header_len, uint32_t len)
 {
 	pkt->len = header_len + len;
@@ -238,17 +225,15 @@ static bool request_ok(const struct virtio_net *device, struct pkt *pkt)
 {
 	if (!vnet_to_offload(pkt->vnet, &pkt->offload))
 		return false;
-	pkt->offload.flags &=
-		~PKT_CSUM_VALID; /* a guest's word for its own packet is worth nothing */
+	/* A guest's word for its own packet is worth nothing. */
+	pkt->offload.flags &= ~PKT_CSUM_VALID;
 	if (likely(pkt_needs_nothing(pkt)))
 		return true;
 	return request_negotiated(device, &pkt->offload) && headers_check_offload(pkt);
 }
 
-/*
- * Pass 2: headers. Keeps the good packets, in order, in pkts; completes the others. Returns how
- * many are good.
- */
+/* Pass 2: headers. Keeps the good packets, in order, in pkts; completes the others. Returns how
+ * many are good. */
 static unsigned read_headers(struct virtio_net *device, struct pkt **pkts,
 			     const struct tx_buffer *buffers, unsigned n)
 {
@@ -403,10 +388,7 @@ static void make_vnet(const struct virtio_net *device, const struct pkt *pkt, un
 	vnet_put16(vnet + NUM_BUFFERS_OFF, buffers);
 }
 
-/*
- * Does what lies at to differ? Spelt out, because a call for so few bytes costs more than the
- * rest of a small packet.
- */
+/* Does what lies at to differ? Spelt out, as a call costs more than the rest of a small packet. */
 static bool vnet_differs(const uint8_t *to, const uint8_t *vnet, unsigned header_len)
 {
 	uint64_t there, here;
@@ -573,8 +555,8 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 			break;
 		entries += more;
 	}
-	if (unlikely(
-		    vq->broken)) /* at a later packet: the guest will not hear of the earlier ones either */
+	/* Broken at a later packet: the guest will not hear of the earlier ones either. */
+	if (unlikely(vq->broken))
 		return 0;
 	for (unsigned j = 0; j < i; j++) {
 		if (likely(to[j]))

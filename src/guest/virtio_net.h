@@ -59,19 +59,17 @@ struct virtio_net_ring {
 	struct virtq vq;
 	struct pkt_source source; /* of the packets taken from a transmit ring */
 	struct virtio_net *device;
-	uint32_t *
-		returned; /* [size] by ring position: head + 1 of what is done out of turn (in_order) */
+	uint32_t *returned;   /* [size] by ring position: head + 1 of what is done out of turn */
 	uint16_t return_next; /* oldest position not yet given back (in_order) */
-	uint16_t out_of_turn; /* how many are in returned[] */
+	uint16_t out_of_turn; /* how many are in returned[] (in_order) */
 	bool flush_pending;   /* receive ring: entries published, driver not yet told */
-	bool greet; /* transmit ring: the pair was started, call the driver once on both rings */
+	bool greet;           /* transmit ring: the pair was started, call once on both rings */
 };
 
 struct virtio_net {
-	struct channel channel; /* channel.port is the guest's port */
-	uint64_t features;      /* negotiated; 0 until SET_FEATURES */
-	unsigned
-		header_len; /* of virtio_net_hdr on the rings: 10, or 12 with VERSION_1 or MRG_RXBUF */
+	struct channel channel;        /* channel.port is the guest's port */
+	uint64_t features;             /* negotiated; 0 until SET_FEATURES */
+	unsigned header_len;           /* of virtio_net_hdr: 10; 12 with VERSION_1 or MRG_RXBUF */
 	struct guest_mem *mem;         /* NULL: no memory known */
 	struct virtio_net_ring *rings; /* [2 * pairs_max] */
 	unsigned pairs_max;
@@ -88,18 +86,12 @@ extern const struct channel_ops virtio_net_channel_ops;
 int virtio_net_init(struct virtio_net *device, unsigned pairs_max);
 /* Everything stopped, memory and descriptors released. */
 void virtio_net_fini(struct virtio_net *device);
-/*
- * Features the guest and front end agreed on (a subset of VIRTIO_NET_FEATURES); sets the port's
- * capabilities.
- */
+/* Features agreed on (a subset of VIRTIO_NET_FEATURES); sets the port's capabilities. */
 void virtio_net_set_features(struct virtio_net *device, uint64_t features);
 /* Publish a memory table (NULL: none). Started rings move to it, or break when their addresses are
  * no longer in it. Returns the previous table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_set_memory(struct virtio_net *device, struct guest_mem *mem);
-/*
- * Start a ring as its vq.setup, features and memory say. 0 or -errno of virtq_start(). The guest
- * is called once.
- */
+/* Start a ring as vq.setup, features and memory say; the guest is called once. As virtq_start(). */
 int virtio_net_start_ring(struct virtio_net *device, unsigned index);
 /* Stop it; returns the next available entry to look at. */
 uint16_t virtio_net_stop_ring(struct virtio_net *device, unsigned index);
@@ -112,10 +104,7 @@ void virtio_net_set_call(struct virtio_net *device, unsigned index, int fd);
  * Returns the memory table, for the caller to free after workers_resume(). */
 struct guest_mem *virtio_net_reset(struct virtio_net *device);
 
-/*
- * About four times a second: a guest that made a call block is not called for some ticks, then
- * greeted again.
- */
+/* About four times a second: who made a call block is not called for some ticks, then greeted. */
 void virtio_net_tick(struct virtio_net *device);
 
 #endif

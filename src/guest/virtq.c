@@ -71,10 +71,7 @@ int virtq_start(struct virtq *vq, const struct guest_mem *mem)
 	vq->indirect = vq->setup.indirect;
 	vq->in_order = vq->setup.in_order;
 	vq->last_avail = vq->setup.base;
-	/*
-	 * Continue where the driver has seen us stop, whoever "us" was: a restarted back end
-	 * finds it here.
-	 */
+	/* Continue where the driver saw us stop, even if "us" was a back end before this one. */
 	vq->next_used = __atomic_load_n(&vq->used->idx, __ATOMIC_RELAXED);
 	vq->notify_valid = false;
 	vq->broken = false;
@@ -151,8 +148,7 @@ enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, 
 	const struct virtq_desc *table = vq->desc;
 	unsigned table_size = vq->size, walked = 0;
 	struct virtq_desc desc = *first;
-	bool indirect =
-		false; /* walking an indirect table, which may lie anywhere, even over the ring's */
+	bool indirect = false; /* walking an indirect table, which may even lie over the ring's */
 	enum virtq_error error;
 
 	*chain = (struct virtq_chain){ 0 };
@@ -186,10 +182,7 @@ enum virtq_error virtq_gather(struct virtq *vq, const struct virtq_desc *first, 
 
 /* ---- notifications ---- */
 
-/*
- * The event index a driver writes at the end of the available ring (§2.7.10), and ours behind
- * the used ring.
- */
+/* Event indices (§2.7.10): the driver's behind the available ring, ours behind the used ring. */
 static uint16_t used_event(const struct virtq *vq)
 {
 	return __atomic_load_n(&vq->avail->ring[vq->size], __ATOMIC_RELAXED);

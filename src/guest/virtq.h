@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Split virtqueues, device side (virtio 1.2 §2.7): descriptor chains in, used entries out. Knows no
- * networking.
+ * Split virtqueues, device side (virtio 1.2 §2.7): chains in, used entries out; no networking.
  *
  * Laws of shared memory: the available index is loaded once (acquire) per burst and a jump of more
  * than the queue size breaks the queue; each ring slot and each descriptor is read once, into
  * private memory, and judged there; chains are bounded; the used index is stored once (release) per
- * burst; notifications are armed, then re-checked. A broken queue is left alone until it is set up
- * again.
+ * burst; notifications are armed, then re-checked. A broken queue is left alone until set up anew.
  */
 #ifndef VIFD_VIRTQ_H
 #define VIFD_VIRTQ_H
@@ -21,14 +19,14 @@ enum { VIRTQ_SIZE_MAX = 32768 };
 
 enum virtq_error {
 	VIRTQ_OK,
-	VIRTQ_INDEX_JUMP,   /* available index ran more than the queue size ahead */
-	VIRTQ_BAD_HEAD,     /* head or next out of the table */
-	VIRTQ_LOOP,         /* chain longer than the queue or table */
-	VIRTQ_BAD_ADDRESS,  /* buffer or table outside guest memory */
-	VIRTQ_ZERO_LENGTH,  /* empty buffer, or empty chain */
-	VIRTQ_BAD_INDIRECT, /* nested, not negotiated, wrong length */
-	VIRTQ_BAD_DIRECTION, /* writable buffer in a transmit chain, or readable in a receive chain */
-	VIRTQ_CALL_BLOCKED, /* its call descriptor cannot be written to */
+	VIRTQ_INDEX_JUMP,    /* available index ran more than the queue size ahead */
+	VIRTQ_BAD_HEAD,      /* head or next out of the table */
+	VIRTQ_LOOP,          /* chain longer than the queue or table */
+	VIRTQ_BAD_ADDRESS,   /* buffer or table outside guest memory */
+	VIRTQ_ZERO_LENGTH,   /* empty buffer, or empty chain */
+	VIRTQ_BAD_INDIRECT,  /* nested, not negotiated, wrong length */
+	VIRTQ_BAD_DIRECTION, /* writable buffer in a transmit chain, readable in a receive chain */
+	VIRTQ_CALL_BLOCKED,  /* its call descriptor cannot be written to */
 	VIRTQ_ERRORS
 };
 extern const char *const virtq_error_names[VIRTQ_ERRORS];
@@ -167,10 +165,7 @@ static inline void virtq_put_used(struct virtq *vq, unsigned offset, uint32_t he
 static inline void virtq_publish(struct virtq *vq, unsigned count)
 {
 	vq->next_used += count;
-	/*
-	 * All around since the driver was last told: its event index cannot say any more what it
-	 * has seen.
-	 */
+	/* All around since the driver was told: its event index no longer says what it has seen. */
 	if (unlikely((uint16_t)(vq->next_used - vq->signalled_used) < count))
 		vq->notify_valid = false;
 	__atomic_store_n(&vq->used->idx, vq->next_used, __ATOMIC_RELEASE);
@@ -178,16 +173,10 @@ static inline void virtq_publish(struct virtq *vq, unsigned count)
 
 /* Does the driver want to be woken for what was published since this was last asked? */
 bool virtq_should_signal(struct virtq *vq);
-/*
- * Wake the driver. False when the descriptor does not take it. May block when the other side
- * wants it to.
- */
+/* Wake the driver. May block, if the other side wants. False: the descriptor does not take it. */
 bool virtq_signal(struct virtq *vq);
 
-/*
- * Ask for a kick when the next entry becomes available; true when one already is, and no kick
- * will come.
- */
+/* Ask for a kick when the next entry becomes available. True: one already is, no kick will come. */
 bool virtq_arm(struct virtq *vq);
 /* Ask for none. */
 void virtq_disarm(struct virtq *vq);

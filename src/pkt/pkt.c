@@ -2,8 +2,8 @@
 /*
  * Packet pool and the two ways to read a packet's bytes. Theory of operation: pkt.h.
  *
- * A pool is one mapping: packets at a fixed stride, then the fragment blocks. It is aligned to 2
- * MiB and offered to the kernel as a superpage (M15), so that a burst of headers costs few TLB
+ * A pool is one mapping: packets at a fixed stride, then the fragment blocks. It is aligned to
+ * 2 MiB and offered to the kernel as a superpage (M15), so that a burst of headers costs few TLB
  * entries.
  */
 #include "pkt/pkt.h"
@@ -69,10 +69,7 @@ void pkt_pool_put(struct pkt_pool *pool, struct pkt **pkts, unsigned n)
 {
 	struct pkt **to = pool->free + pool->free_count;
 
-	/*
-	 * The first of a burst goes on top: the next burst begins with the same, still cached,
-	 * packets.
-	 */
+	/* The first of a burst goes on top: the next begins with the same packets, still cached. */
 	for (unsigned i = 0; i < n; i++) {
 		struct pkt *pkt = pkts[i];
 

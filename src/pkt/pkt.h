@@ -11,8 +11,7 @@
  *
  *      line 0   source, cookie, frags, lengths, offsets, offload request, vnet[12]
  *      line 1.. header[192]: Ethernet + VLAN + IPv6 + TCP with options fit
- *      then     inline_frags[]: enough for 64 KiB in 4 KiB pages; longer lists live in a block of
- *      the pool
+ *      then     inline_frags[]: enough for 64 KiB in 4 KiB pages; longer lists in a pool block
  *
  * A packet belongs to the worker whose pool it came from and never leaves it. It has refs owners: a
  * flooded packet one for each port it goes to. The last pkt_put() hands it to its worker, which
@@ -40,16 +39,11 @@ enum {
 	PKT_LEN_MAX = 65535 + 14 + 8, /* 64 KiB of IP, Ethernet, two VLAN tags */
 };
 
-/*
- * What a packet asks of whoever sends it on: virtio_net_hdr (virtio 1.2 §5.1.6) in host order,
- * checked.
- */
+/* What a packet asks of its next port: virtio_net_hdr (virtio 1.2 §5.1.6), host order, checked. */
 enum pkt_offload_flags {
-	PKT_CSUM_PARTIAL =
-		1, /* L4 checksum must be finished: sum from csum_start, stored at + csum_offset */
-	PKT_CSUM_VALID =
-		2, /* L4 checksum was validated by someone we trust (never set from a guest's claim alone) */
-	PKT_GSO_ECN = 4, /* TCP GSO packet carries CWR: only the first segment keeps it */
+	PKT_CSUM_PARTIAL = 1, /* finish L4 checksum: sum from csum_start, stored at + csum_offset */
+	PKT_CSUM_VALID = 2,   /* L4 checksum found good by someone we trust, which no guest is */
+	PKT_GSO_ECN = 4,      /* TCP GSO packet carries CWR: only the first segment keeps it */
 };
 
 enum pkt_gso_type { PKT_GSO_NONE = 0, PKT_GSO_TCPV4 = 1, PKT_GSO_TCPV6 = 4, PKT_GSO_UDP = 5 };
@@ -67,9 +61,8 @@ struct pkt;
 /*
  * Who lent a packet its fragments and wants to know when they may be reused.
  * done: n (1..) packets of this source are no longer referenced; called once for all of a burst
- *       that leave together, on the
- *       worker that received them, in any order. The packets return to the pool afterwards: keep no
- *       pointer.
+ *       that leave together, on the worker that received them, in any order. The packets return to
+ *       the pool afterwards: keep no pointer.
  */
 struct pkt_source {
 	void (*done)(struct pkt_source *source, struct pkt **pkts, unsigned n);
@@ -88,10 +81,11 @@ struct pkt {
 	uint16_t header_len; /* valid bytes of header[] */
 	uint16_t frag_count;
 	uint16_t refs; /* owners */
-	uint8_t l3_off; /* offsets from the frame's start, set by headers_parse(); l3_off 0: not parsed */
-	uint8_t l4_off; /* 0: not IP */
-	uint8_t payload_off; /* end of the TCP or UDP header, <= PKT_HEADER_MAX, perhaps not pulled yet; 0: none */
-	uint8_t l4_proto; /* IPPROTO_TCP, IPPROTO_UDP, ... ; 0: not IP, a fragment, or not parsed */
+	/* offsets from the frame's start, set by headers_parse() */
+	uint8_t l3_off;      /* 0: not parsed */
+	uint8_t l4_off;      /* 0: not IP */
+	uint8_t payload_off; /* end of the TCP or UDP header, in reach of pkt_pull(); 0: none */
+	uint8_t l4_proto;    /* IPPROTO_TCP, ...; 0: not IP, a fragment, or not parsed */
 	struct pkt_offload offload;
 	uint8_t vnet[12]; /* the virtio_net_hdr as read, little endian; directly before header[] */
 
@@ -116,17 +110,11 @@ struct pkt_pool {
 	size_t memory_len;
 };
 
-/*
- * Allocate capacity packets and a few fragment blocks, zeroed, on huge pages where to be had. 0
- * or -errno.
- */
+/* Allocate capacity packets and some fragment blocks, zeroed, on huge pages if any. 0 or -errno. */
 int pkt_pool_init(struct pkt_pool *pool, unsigned capacity);
 void pkt_pool_fini(struct pkt_pool *pool);
 
-/*
- * Replace the packet's inline fragment list by a block of PKT_FRAGS_MAX; false when the pool has
- * none left.
- */
+/* Replace the inline fragment list by a block of PKT_FRAGS_MAX. False: the pool has none left. */
 bool pkt_take_frag_block(struct pkt_pool *pool, struct pkt *pkt);
 
 /* Give back packets (and their blocks). The caller has told their sources. */
@@ -169,8 +157,7 @@ void pkt_copy_out(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len);
 
 /*
  * Make header[] at least want bytes long (want <= PKT_HEADER_MAX) by copying just the missing bytes
- * from the fragments, which shrink: no byte is read twice. False when the frame is shorter than
- *                                   want.
+ * from the fragments, which shrink: no byte is read twice. False: the frame is shorter than want.
  */
 bool pkt_pull(struct pkt *pkt, unsigned want);
 

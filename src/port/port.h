@@ -35,12 +35,10 @@ enum port_caps {
 };
 
 /*
- * recv:   take up to n packets from queue; the caller owns them, in_port and headers are set and
- *         parsed.
+ * recv:   take up to n packets from queue; the caller owns them, in_port is set, headers parsed.
  * send:   takes ownership of all n packets, whatever happens, and counts what it drops.
  * flush:  make everything sent visible and ring the doorbell, once per burst.
- * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is then
- *         withdrawn).
+ * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is withdrawn).
  * disarm: no wake-ups while polled.
  * close:  workers no longer know the port; release everything, the port itself included.
  */
@@ -104,15 +102,16 @@ struct port_stats {
 
 struct port {
 	const struct port_ops *ops;
-	uint32_t caps; /* enum port_caps, what send() takes; a guest's change when it negotiates */
-	uint16_t id;   /* index in the port table, 0 is never used */
-	uint16_t mtu;  /* bytes of L3 packet */
+	uint32_t caps;   /* enum port_caps, what send() takes; a guest's change at negotiation */
+	uint16_t id;     /* index in the port table, 0 is never used */
+	uint16_t mtu;    /* bytes of L3 packet */
 	unsigned queues; /* receive queues, 1..PORT_QUEUES_MAX */
 	bool uplink;
 	bool isolated;     /* talks to uplinks only */
 	bool spoof_strict; /* accept only mac as a source address */
 	bool has_mac;
-	bool poll_is_syscall; /* an empty recv() costs a system call: polled less often while others are busy */
+	/* an empty recv() costs a system call: polled less often while others are busy */
+	bool poll_is_syscall;
 	bool flush_pending[WORKERS_MAX]; /* owned by each worker: on its list of ports to flush */
 	uint8_t mac[6];                  /* the guest's, if has_mac */
 	struct bridge *bridge;
@@ -123,7 +122,7 @@ struct port {
 /*
  * Allocate the parts of a port that the port table owns (id, stats) and enter it; name and ops are
  * set. 0, -EEXIST (name taken) or -ENOSPC. Workers must be paused or not yet running for this and
- * port_remove().
+ * port_unregister().
  */
 int port_register(struct port *port);
 /* Take the port out of the table and free what port_register() allocated. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Where the cycles go (M23, S18, A9): cycles by stage, always on, taken at the boundaries of a
- * burst's stages.
+ * Where the cycles go (M23, S18, A9): by stage, always on, taken at a burst's stage boundaries.
  *
  * A worker's time is a sequence of stages. profile_mark(p, stage) says "what happened since the
  * last mark was stage": one TSC read per stage and burst, nothing per packet.

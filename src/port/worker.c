@@ -6,10 +6,7 @@
  *
  * A round polls each receive queue of the worker once for a burst, forwards it, tells the packets'
  * sources that their buffers are free, and at its end flushes every port that was sent to: one
- *                                                                                          doorbell
- *                                                                                          per port
- *                                                                                          and
- *                                                                                          round.
+ * doorbell per port and round.
  *
  * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs),
  * a spin hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would
@@ -17,7 +14,8 @@
  *
  *      gap   how long the worker was without work, known when work arrives
  *      odds  share of the last gaps that a spin for the bound (50 us) would have caught: moves by
- *      1/8 with each gap spin  for the bound while the odds are even or better, else not at all
+ *            1/8 with each gap
+ *      spin  for the bound while the odds are even or better, else not at all
  *
  * so that at most every second spin is wasted. Streams and request/response on the same machine
  * keep it spinning and never sleep; where guests are slow, or share our CPU, it stops within six
@@ -156,9 +154,8 @@ int workers_start(const struct worker_config *config)
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
 
-	struct sigaction interrupt = {
-		.sa_handler = on_interrupt
-	}; /* no SA_RESTART: the write ends with EINTR */
+	/* No SA_RESTART: the write ends with EINTR. */
+	struct sigaction interrupt = { .sa_handler = on_interrupt };
 
 	sigaction(SIGUSR1, &interrupt, NULL);
 
@@ -255,10 +252,7 @@ void workers_resume(void)
 		return;
 	pthread_mutex_lock(&pause_lock);
 	atomic_store(&pausing, false);
-	/*
-	 * Those who parked stay parked in the eyes of a next pause until they have seen this one
-	 * end.
-	 */
+	/* A next pause would take for parked those who have not seen this one end. */
 	for (unsigned i = 0; i < worker_total; i++)
 		atomic_store(&workers[i].parked, false);
 	pthread_cond_broadcast(&pause_changed);
@@ -377,10 +371,7 @@ int worker_watch(struct port *port, unsigned number, int fd)
 
 void worker_complete(struct worker *worker)
 {
-	/*
-	 * done() of a segment lets go of its parent, which lands in the list again: hence the
-	 * loop and the swap.
-	 */
+	/* A segment's done() releases its parent into the list again: hence loop and swap. */
 	while (worker->done_count > 0) {
 		struct pkt **pkts = worker->done;
 		unsigned n = worker->done_count;
@@ -450,10 +441,7 @@ static unsigned worker_round(struct worker *worker)
 	return total;
 }
 
-/*
- * Ask every queue for a wake-up. False when one of them has work after all; then none is left
- * armed.
- */
+/* Ask every queue for a wake-up. False: one of them has work after all, and none is left armed. */
 static bool worker_arm(struct worker *worker)
 {
 	for (unsigned i = 0; i < worker->queue_count; i++) {

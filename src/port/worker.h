@@ -59,8 +59,7 @@ struct worker {
 	uint64_t packets, bytes; /* taken in, for the profile's ratios */
 
 	_Atomic bool parked;
-	_Atomic bool
-		calling; /* writing to a guest's descriptor, which may block if the guest is hostile */
+	_Atomic bool calling;    /* in a guest's doorbell, where a hostile one can make it block */
 	uint64_t watched_rounds; /* the watchdog's: rounds when it last looked */
 } __attribute__((aligned(64)));
 
@@ -68,9 +67,9 @@ struct worker {
 extern __thread struct worker *worker_self;
 
 struct worker_config {
-	unsigned count;  /* 1..WORKERS_MAX */
-	const int *cpus; /* count CPU numbers, or NULL: not pinned */
-	int idle_spin_usec; /* -1: adaptive up to a default bound; 0: never spin; else the fixed length */
+	unsigned count;     /* 1..WORKERS_MAX */
+	const int *cpus;    /* count CPU numbers, or NULL: not pinned */
+	int idle_spin_usec; /* -1: adaptive up to a default bound; 0: never; else a fixed length */
 };
 
 /* Start the threads; ports are attached afterwards. Once. 0 or -errno. */
@@ -78,27 +77,18 @@ int workers_start(const struct worker_config *config);
 /* Stop and join them. Ports must have been detached. */
 void workers_stop(void);
 
-/*
- * Bring every worker to rest between two bursts; nests. From the main thread only. Costs a
- * wake-up.
- */
+/* Bring every worker to rest between two bursts; nests. Main thread only. Costs a wake-up. */
 void workers_pause(void);
 void workers_resume(void);
 
 unsigned workers_count(void);
 struct worker *worker_by_id(unsigned id);
-/*
- * To be called some times a second by the main thread: frees a worker that a guest made block in
- * a doorbell.
- */
+/* To be called some times a second by the main thread: frees workers from a guest's doorbell. */
 void workers_watchdog(void);
 /* Change the idle spin at run time (see worker_config). */
 void workers_set_idle_spin(int usec);
 
-/*
- * Share the receive queues of a registered port out over the workers (fewest queues first), and
- * back. Pause inside.
- */
+/* Share a registered port's queues out over the workers (fewest first), and back. Pause inside. */
 void worker_attach(struct port *port);
 void worker_detach(struct port *port);
 /* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker;
@@ -121,10 +111,7 @@ static inline struct port_stats *port_stats(struct port *port)
 
 void worker_complete(struct worker *worker);
 
-/*
- * Let go of one reference. With the last one the packet's source is told at the end of the
- * burst.
- */
+/* Let go of one reference. With the last one the source is told at the end of the burst. */
 static inline void pkt_put(struct pkt *pkt)
 {
 	struct worker *worker = worker_self;

@@ -109,8 +109,7 @@ struct conf_value {
 };
 
 struct conf_line {
-	const struct conf_command
-		*command; /* in conf_commands; NULL: nothing but blanks and comment */
+	const struct conf_command *command; /* in conf_commands; NULL: only blanks and comment */
 	struct conf_value values[CONF_ARGS_MAX];
 	char text[CONF_LINE_BYTES];
 };
