@@ -2,8 +2,9 @@
 /*
  * Counts what a program allocates and copies. Loaded with LD_PRELOAD in front of libc.
  *
- * The counters lie in the file named by COUNT_CALLS, for others to read while the program runs. Copies are counted
- * where the compiler calls the library, which it does for every copy whose length it does not know.
+ * The counters lie in the file named by COUNT_CALLS, for others to read while the program runs.
+ * Copies are counted where the compiler calls the library, which it does for every copy whose
+ * length it does not know.
  */
 #include <errno.h>
 #include <fcntl.h>

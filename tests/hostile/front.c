@@ -2,9 +2,10 @@
 /*
  * A vhost-user front end for tests: life and messages. The rings are in front_ring.c.
  *
- * The order of messages is QEMU's: features, protocol features, owner, memory, then each ring's size, base,
- * addresses, call and kick descriptors, and its enabling. Every request asks for an acknowledgement where the back
- * end offers them, and a refusal is a fault: an honest front end is never refused.
+ * The order of messages is QEMU's: features, protocol features, owner, memory, then each ring's
+ * size, base, addresses, call and kick descriptors, and its enabling. Every request asks for an
+ * acknowledgement where the back end offers them, and a refusal is a fault: an honest front end is
+ * never refused.
  */
 #include "front.h"
 
@@ -322,7 +323,7 @@ int front_enable_ring(struct front *front, struct front_ring *ring, bool enable)
 {
 	struct vu_vring_state state = { ring->index, enable };
 
-	/* Without protocol features rings are enabled from the start and the message does not exist. */
+	/* Without protocol features rings start enabled and the message does not exist. */
 	if (!(front->features & FRONT_BIT(VU_F_PROTOCOL_FEATURES)))
 		return 0;
 	return front_request(front, VU_SET_VRING_ENABLE, &state, sizeof(state), NULL, 0)

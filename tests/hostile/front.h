@@ -2,18 +2,20 @@
 /*
  * A vhost-user front end of our own: the driver's side of a virtio network device, for tests.
  *
- * It is honest unless a caller makes it lie. Every step that the honest calls take (a message, a descriptor, an
- * index, a doorbell) is a public function or a public field, so that a hostile scenario is an honest guest up to
- * the one step that it bends. It shares no code with vifd: the layouts come from the kernel's headers and the
- * specifications, so that an error of ours is not made twice.
+ * It is honest unless a caller makes it lie. Every step that the honest calls take (a message, a
+ * descriptor, an index, a doorbell) is a public function or a public field, so that a hostile
+ * scenario is an honest guest up to the one step that it bends. It shares no code with vifd: the
+ * layouts come from the kernel's headers and the specifications, so that an error of ours is not
+ * made twice.
  *
- * Guest memory is one memfd, mapped once here and announced to the back end as one region or several:
+ * Guest memory is one memfd, mapped once here, announced to the back end as one region or several:
  *
  *      FRONT_GPA                                                                    front->mem_len
  *      | rings: desc, avail, used each | pair 0: tx slots, rx buffers | pair 1 ... | scratch |
  *        region 0 (all of it when there is one region)  regions 1.. cut the rest into equal parts
  *
- * A tx slot holds the bytes of one frame in flight and its indirect table. User addresses are those of our mapping.
+ * A tx slot holds the bytes of one frame in flight and its indirect table. User addresses are those
+ * of our mapping.
  */
 #ifndef FRONT_H
 #define FRONT_H
@@ -183,7 +185,7 @@ struct front_piece {
 int front_open(struct front *front, const struct front_config *config);
 /* Give everything back; also of a front that never opened fully. */
 void front_close(struct front *front);
-/* The same device again over a new connection: the rings go on where the used indices say (retry for msec). */
+/* The same device over a new connection (retried for msec): rings go on where used indices say. */
 int front_reconnect(struct front *front, unsigned msec);
 
 /* The steps of front_open(), in order. */
@@ -195,7 +197,7 @@ int front_start_ring(struct front *front, struct front_ring *ring, uint16_t base
 int front_enable_ring(struct front *front, struct front_ring *ring, bool enable);
 /* GET_VRING_BASE: the next available entry the back end would have taken, or -1. */
 int front_stop_ring(struct front *front, struct front_ring *ring);
-/* Stop, forget everything outstanding, clear and start again from entry 0 (how a driver revives a broken ring). */
+/* Stop, forget what is outstanding, clear, start from entry 0: how a driver revives a ring. */
 int front_restart_ring(struct front *front, struct front_ring *ring);
 
 /* Messages. */
@@ -203,7 +205,7 @@ int front_restart_ring(struct front *front, struct front_ring *ring);
 /* Raw: sends exactly this. */
 int front_message(struct front *front, const struct vu_header *header, const void *payload,
 		  size_t len, const int *fds, unsigned fd_count);
-/* A request as it should be, and its acknowledgement if that was negotiated: 0, 1 (refused) or -1. */
+/* A request as it should be, and its acknowledgement if negotiated: 0, 1 (refused) or -1. */
 int front_request(struct front *front, uint32_t request, const void *payload, uint32_t size,
 		  const int *fds, unsigned fd_count);
 /* A reply's payload: its length, or -1 when none came within msec. */
@@ -215,8 +217,8 @@ bool front_disconnected(struct front *front, int msec);
 /* Rings, step by step. */
 
 uint64_t front_gpa(const struct front *front, const void *pointer);
-/* Describe pieces (in the ring, or in table when it is not NULL) and put them into the available ring, unpublished.
- * The head, or -1 when there is no room. */
+/* Describe pieces (in the ring, or in table when it is not NULL) and put them into the available
+ * ring, unpublished. The head, or -1 when there is no room. */
 int front_add(struct front *front, struct front_ring *ring, const struct front_piece *pieces,
 	      unsigned count, bool writable, struct vring_desc *table, unsigned cookie);
 /* Raw: make head available, whatever it is. */
@@ -233,7 +235,8 @@ bool front_wait(struct front_ring *ring, int msec);
 
 /* Frames. */
 
-/* Queue a frame; hdr NULL: all zero. 0, or -1 without room (nothing in fault) or for a fault. Then publish and kick. */
+/* Queue a frame; hdr NULL: all zero. 0, or -1 without room (nothing in fault) or for a fault. Then
+ * publish and kick. */
 int front_queue(struct front *front, unsigned pair, const struct virtio_net_hdr_v1 *hdr,
 		const void *frame, unsigned len, const struct front_layout *layout);
 /* Queue, publish and kick, waiting up to msec for room. */

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * A vhost-user front end for tests: the driver's side of the rings (virtio 1.2 §2.7) and frames on them.
+ * A vhost-user front end for tests: the driver's side of rings (virtio 1.2 §2.7), frames on them.
  *
- * It checks what a driver relies on and never forgives: a used entry must name a chain that is outstanding, in
- * order when that was negotiated; a used length must fit the buffer; all buffers of a merged frame must be there at
- * once. Each violation is a sentence in front->fault and the end of the test.
+ * It checks what a driver relies on and never forgives: a used entry must name a chain that is
+ * outstanding, in order when that was negotiated; a used length must fit the buffer; all buffers of
+ * a merged frame must be there at once. Each violation is a sentence in front->fault and the end of
+ * the test.
  */
 #include "front.h"
 
@@ -143,8 +144,9 @@ bool front_wait(struct front_ring *ring, int msec)
 		ring->avail->ring[ring->size] = ring->used_next;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (used_idx(ring) == ring->used_next) {
+		/* False also if entries came without a call: a lost wake-up is what we look for. */
 		if (poll(&ready, 1, msec) != 1)
-			return false; /* also when entries came without a call: a lost wake-up is what we look for */
+			return false;
 		if (read(ring->call_fd, &count, sizeof(count)) == sizeof(count))
 			ring->calls++;
 	}
@@ -206,7 +208,8 @@ int front_reclaim(struct front *front, unsigned number)
 	return count;
 }
 
-/* Spread header and frame over a slot as layout says; returns the number of pieces, 0 when it cannot hold them. */
+/* Spread header and frame over a slot as layout says; returns the number of pieces, 0 when it
+ * cannot hold them. */
 static unsigned spread(struct front *front, uint8_t *slot, const void *hdr, const void *frame,
 		       unsigned len, const struct front_layout *layout, struct front_piece *pieces)
 {
@@ -320,8 +323,8 @@ void front_post(struct front *front, unsigned number)
 	front_kick(ring);
 }
 
-/* One used receive buffer: its bytes, and how many in *len. NULL: fault. It becomes idle; nobody writes to it
- * before front_post(). */
+/* One used receive buffer: its bytes, and how many in *len. NULL: fault. It becomes idle; nobody
+ * writes to it before front_post(). */
 static const uint8_t *take_buffer(struct front *front, struct front_ring *ring, unsigned *len)
 {
 	struct front_pair *pair = &front->pairs[ring->index / 2];

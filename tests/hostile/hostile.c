@@ -3,12 +3,13 @@
  * The hostile guest: every lie that we know of, one function each.
  *
  *      left --- vifd --- right     the witness, who must not notice (witness.c)
- *      evil ---      --- mate      ours: evil lies, mate is an honest neighbour that evil talks to and hears from
+ *      evil ---      --- mate      ours: evil lies, mate is an honest neighbour it talks with
  *
- * Usage: hostile SCENARIO EVIL_SOCKET MATE_SOCKET, or hostile --list. Does its worst, prints "done" and stays
- * connected until standard input ends, so that counters and broken rings can be looked at. Status 0 says only
- * that the lie was told and that the honest steps around it worked; what vifd must have made of it is in
- * test_hostile.py. Scenarios are in hostile_*.c, a table at the end of each.
+ * Usage: hostile SCENARIO EVIL_SOCKET MATE_SOCKET, or hostile --list. Does its worst, prints "done"
+ * and stays connected until standard input ends, so that counters and broken rings can be looked
+ * at. Status 0 says only that the lie was told and that the honest steps around it worked; what
+ * vifd must have made of it is in test_hostile.py. Scenarios are in hostile_*.c, a table at the end
+ * of each.
  */
 #include "hostile.h"
 

@@ -48,14 +48,14 @@ static inline void offer(struct front_ring *ring, uint16_t head)
 	front_force_kick(ring);
 }
 
-/* A good UDP frame of evil to mate with its virtio header, at the start of scratch memory. Its length. */
+/* A good UDP frame of evil to mate, with virtio header, at the start of scratch. Its length. */
 unsigned good_frame(struct front *evil);
 /* The same for a TCP frame of payload_len bytes with a segmentation request. */
 unsigned good_gso_frame(struct front *evil, unsigned payload_len);
 
 /* mate sends evil count UDP frames and one of 64 KiB; how they fare is vifd's affair. */
 void mate_sends(struct front *mate, unsigned count);
-/* mate takes in what there is; a virtio header that no driver could trust ends the test. Returns how many. */
+/* mate takes in what there is; a header that no driver could trust ends the test. How many. */
 unsigned mate_receives(struct front *mate);
 
 /* Wait until the back end has used everything that was made available on ring: false after msec. */

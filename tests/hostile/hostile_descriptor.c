@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * File descriptors on the control socket: too many, none, of the wrong kind, and eventfds that are used as weapons
- * afterwards. An eventfd is shared: whatever vifd sets on it the front end can change back.
+ * File descriptors on the control socket: too many, none, of the wrong kind, and eventfds that are
+ * used as weapons afterwards. An eventfd is shared: whatever vifd sets on it the front end can
+ * change back.
  */
 #include "hostile.h"
 
@@ -209,7 +210,7 @@ static void fill(int fd)
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 }
 
-/* The counter of the call eventfd is full and writing to it blocks: set up like that before vifd sees it. */
+/* The counter of the call eventfd is full and writing to it blocks, before vifd ever sees it. */
 static void call_full(struct front *evil, struct front *mate)
 {
 	int fd = eventfd(UINT32_MAX, 0);
@@ -222,7 +223,7 @@ static void call_full(struct front *evil, struct front *mate)
 		traffic(evil, mate);
 }
 
-/* The same, done after vifd has made what it could of the descriptor: the next call blocks whoever makes it. */
+/* The same, once vifd has made what it could of the descriptor: the next call blocks its caller. */
 static void call_blocks(struct front *evil, struct front *mate)
 {
 	unsigned len = good_frame(evil);
@@ -298,7 +299,7 @@ static void call_refilled(struct front *evil, struct front *mate)
 	pthread_join(thread, NULL);
 }
 
-/* The same while the front end keeps the control plane busy, which must wait for workers to rest. */
+/* The same while the control plane is kept busy, which must wait for workers to rest. */
 static void call_refilled_and_messages(struct front *evil, struct front *mate)
 {
 	pthread_t thread;

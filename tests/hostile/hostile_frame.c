@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Lies in frames and virtio headers (virtio 1.2 §5.1.6.2): the ring is honest, what it carries is not. vifd must
- * give every buffer back, drop the frame under the right counter, and leave the ring running.
+ * Lies in frames and virtio headers (virtio 1.2 §5.1.6.2): the ring is honest, what it carries is
+ * not. vifd must give every buffer back, drop the frame under the right counter, and leave the ring
+ * running.
  */
 #include "hostile.h"
 
@@ -17,7 +18,7 @@ static void send(struct front *evil, const struct virtio_net_hdr_v1 *hdr, unsign
 		broken_test("evil: %s", evil->fault);
 }
 
-/* The ring still works after the lie: a good frame goes to mate, which checks what it got until then, too. */
+/* The ring still works after the lie: a good frame gets to mate, which checks all that came. */
 static void still_works(struct front *evil, struct front *mate)
 {
 	send(evil, NULL, frame_udp(frame, &evil_to_mate, 99, 100), NULL);
@@ -253,7 +254,7 @@ static void extreme_gso_sizes(struct front *evil, struct front *mate)
 	still_works(evil, mate);
 }
 
-/* hdr_len is a hint and num_buffers means nothing in this direction: both are ignored, whatever they say. */
+/* hdr_len is a hint and num_buffers means nothing in this direction: both are ignored. */
 static void lies_to_ignore(struct front *evil, struct front *mate)
 {
 	static const uint16_t values[] = { 0, 1, 13, 55, 4000, 0xffff };
@@ -296,8 +297,8 @@ static void reserved_group(struct front *evil, struct front *mate)
 	still_works(evil, mate);
 }
 
-/* Frames in the witness's name. Where they come from a guest with a fixed address, none may pass; elsewhere the
- * witness's static entries must not move. */
+/* Frames in the witness's name. Where they come from a guest with a fixed address, none may pass;
+ * elsewhere the witness's static entries must not move. */
 static void spoofed(struct front *evil, struct front *mate)
 {
 	struct frame_addresses to = evil_to_mate;
@@ -310,7 +311,7 @@ static void spoofed(struct front *evil, struct front *mate)
 	mate_receives(mate);
 }
 
-/* Tags on tags, extension headers on extension headers, IP lengths that lie, with an offload request on top. */
+/* Tags on tags, extension headers likewise, IP lengths that lie, an offload request on top. */
 static void strange_stacks(struct front *evil, struct front *mate)
 {
 	struct virtio_net_hdr_v1 hdr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Guest memory as a weapon: tables that make no sense, and memory that goes away, by message or without one, while
- * rings in it are in use.
+ * Guest memory as a weapon: tables that make no sense, and memory that goes away, by message or
+ * without one, while rings in it are in use.
  */
 #include "hostile.h"
 
@@ -154,7 +154,7 @@ static void payload_removed(struct front *evil, struct front *mate)
 	evil->region_count = all;
 }
 
-/* Take the file's pages away behind vifd's back: the next access of whoever has it mapped is SIGBUS. */
+/* Take the file's pages away behind vifd's back: the next access through any mapping is SIGBUS. */
 static void truncate_to(struct front *evil, size_t len)
 {
 	if (ftruncate(evil->memfd, (off_t)len))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Lies on the control socket: messages that are cut, too long, out of range, out of order, or not messages at all.
- * Every scenario starts without a connection. A refused message is answered with 1 or ends the connection; what
- * must never happen is an answer of 0, or that vifd stops listening to others meanwhile.
+ * Lies on the control socket: messages that are cut, too long, out of range, out of order, or not
+ * messages at all. Every scenario starts without a connection. A refused message is answered with 1
+ * or ends the connection; what must never happen is an answer of 0, or that vifd stops listening to
+ * others meanwhile.
  */
 #include "hostile.h"
 
@@ -25,7 +26,7 @@ static void connect_only(struct front *evil)
 		broken_test("evil: %s", evil->fault);
 }
 
-/* Send a request that must be refused, by answer or by hanging up (then the next one gets a new connection). */
+/* Send a request that must be refused, by answer or by hanging up (the next then reconnects). */
 static void expect_refusal(struct front *evil, uint32_t request, const void *payload, uint32_t size,
 			   const int *fds, unsigned fd_count, const char *what)
 {
@@ -251,7 +252,7 @@ static void ring_addresses(struct front *evil, struct front *mate)
 	}
 }
 
-/* Rings set up, changed, enabled and stopped in a random order, with values that are mostly right. */
+/* Rings set up, changed, enabled and stopped in random order, with values that are mostly right. */
 static void random_order(struct front *evil, struct front *mate)
 {
 	uint64_t start_ns = front_now_ns();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Double fetches: a second thread changes guest memory, between a good and a bad value, as fast as it can while
- * vifd works on it. Whoever reads a word twice meets both values. What vifd makes of each attempt is open; what it
- * passes on to mate must always be something that a driver can trust, and nothing may crash.
+ * Double fetches: a second thread changes guest memory, between a good and a bad value, as fast as
+ * it can while vifd works on it. Whoever reads a word twice meets both values. What vifd makes of
+ * each attempt is open; what it passes on to mate must always be something that a driver can trust,
+ * and nothing may crash.
  */
 #include "hostile.h"
 
@@ -42,7 +43,7 @@ static void put(const struct flip *flip, uint64_t value)
 	}
 }
 
-/* Each lie is told alone, for some time, then taken back; intervals vary so that no rhythm hides a window. */
+/* Each lie is told alone for a while, then taken back; intervals vary lest they hide a window. */
 static void *flip_thread(void *arg)
 {
 	struct flipper *flipper = arg;
@@ -62,7 +63,7 @@ static void *flip_thread(void *arg)
 	return NULL;
 }
 
-/* Offer head 0 of ring again and again while the flips go on; revive the ring whenever it was given up. */
+/* Offer head 0 again and again while the flips go on; revive the ring whenever it was given up. */
 static void race(struct front *evil, struct front *mate, struct front_ring *ring,
 		 const struct flip *flips, unsigned count, void (*set_up)(struct front *evil))
 {
@@ -246,7 +247,7 @@ static void receive_descriptor(struct front *evil, struct front *mate)
 	RACE(front_rx(evil), flips, set_up_receive);
 }
 
-/* Descriptors, tables and heads at random: mostly plausible, so that chains become long and strange. */
+/* Descriptors, tables and heads at random, mostly plausible: chains become long and strange. */
 static void fuzzed(struct front *evil, struct front *mate)
 {
 	struct front_ring *ring = front_tx(evil);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Lies on the receive ring. evil has posted nothing when a scenario starts; it posts what is wrong, and mate, who
- * is honest, sends it frames.
+ * Lies on the receive ring. evil has posted nothing when a scenario starts; it posts what is wrong,
+ * and mate, who is honest, sends it frames.
  */
 #include "hostile.h"
 
@@ -188,7 +188,7 @@ static void over_regions(struct front *evil, struct front *mate)
 		broken_test("a frame into a buffer across two regions is not whole");
 }
 
-/* Of a buffer only what used.len says may be written, and nothing of vifd's or another guest's memory may show. */
+/* Only what used.len says of a buffer may be written; no memory of vifd or others may show. */
 static void rest_untouched(struct front *evil, struct front *mate)
 {
 	struct vring_used *used = front_rx(evil)->used;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Too much of something that is allowed: doorbells, broadcasts, source addresses, control messages, work. A guest
- * may waste its own share; the witness must keep getting its own.
+ * Too much of something that is allowed: doorbells, broadcasts, source addresses, control messages,
+ * work. A guest may waste its own share; the witness must keep getting its own.
  */
 #include "hostile.h"
 
@@ -72,7 +72,7 @@ static void large_broadcasts(struct front *evil, struct front *mate)
 	pour(evil, mate, STORM_MSEC);
 }
 
-/* The most work one frame can make: many small segments, in software, for everyone who takes no segmentation. */
+/* The most work one frame can make: many small segments, in software, for all who take no GSO. */
 static void small_segments(struct front *evil, struct front *mate)
 {
 	unsigned len = good_gso_frame(evil, 64000);
@@ -166,7 +166,7 @@ static void connections(struct front *evil, struct front *mate)
 	}
 }
 
-/* A server that hangs up on vifd, its client, as soon as it has connected: vifd must not hammer it. */
+/* A server that hangs up on vifd, its client, as soon as it connects: vifd must not hammer it. */
 static void hang_up(struct front *evil, struct front *mate)
 {
 	uint64_t start_ns = front_now_ns();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Lies on the transmit ring: descriptors, chains, tables and indices that break the rules of virtio 1.2 §2.7.
- * Each makes one head available that is wrong in one way; `good` is where a good frame lies in guest memory.
+ * Lies on the transmit ring: descriptors, chains, tables and indices that break the rules of
+ * virtio 1.2 §2.7. Each makes one head available that is wrong in one way; `good` is where a good
+ * frame lies in guest memory.
  */
 #include "hostile.h"
 
@@ -265,7 +266,7 @@ static void table_over_end(struct front *evil, struct front *mate)
 	offer(p.ring, 0);
 }
 
-/* Regions are adjacent to the guest, not necessarily to vifd: a table must not be read past the first one's end. */
+/* Regions adjacent to the guest need not be so to vifd: no table is read past the first's end. */
 static void table_over_regions(struct front *evil, struct front *mate)
 {
 	struct parts p = prepare(evil);
@@ -306,7 +307,7 @@ static void table_write_flag(struct front *evil, struct front *mate)
 		broken_test("a table with the write flag was not taken");
 }
 
-/* The ring transmits itself: descriptors, available and used ring as a frame, while they are in use. */
+/* The ring transmits itself: descriptors, available and used ring as one frame, while in use. */
 static void transmit_the_ring(struct front *evil, struct front *mate)
 {
 	struct front_ring *ring = front_tx(evil);

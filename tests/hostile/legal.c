@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * What the specification allows must work: frames between two honest guests of one bridge, over every legal ring
- * size, with and without indirect descriptors, event index, in-order use, mergeable buffers and VERSION_1, in
- * layouts from one descriptor to hundreds, of 15 bytes to 64 KiB, every byte checked at the other end.
+ * What the specification allows must work: frames between two honest guests of one bridge, over
+ * every legal ring size, with and without indirect descriptors, event index, in-order use,
+ * mergeable buffers and VERSION_1, in layouts from one descriptor to hundreds, of 15 bytes to
+ * 64 KiB, every byte checked at the other end.
  *
  *      a --- vifd --- b
  *
- * Both ends sleep until they are called, with a time limit: a wake-up that is lost is an error like a wrong byte.
+ * Both ends sleep until called, with a time limit: a lost wake-up is an error like a wrong byte.
  *
- * Usage: legal SOCKET_A SOCKET_B GROUP, where GROUP is one of the table below. Prints what was done; status 1 and
- * the case's name when something was wrong.
+ * Usage: legal SOCKET_A SOCKET_B GROUP, where GROUP is one of the table below. Prints what was
+ * done; status 1 and the case's name when something was wrong.
  */
 #include "frame.h"
 #include "front.h"
@@ -122,7 +123,8 @@ static void queue(struct front *front, unsigned pair, const struct virtio_net_hd
 	frames++;
 }
 
-/* The pieces a frame of len bytes makes must fit ring and indirect table, which may not exceed the ring's size. */
+/* The pieces a frame of len bytes makes must fit ring and indirect table, which may not exceed the
+ * ring's size. */
 static struct front_layout fit(const struct front *front, struct front_layout layout, unsigned len)
 {
 	unsigned limit = front_tx((struct front *)front)->size, total = front->header_len + len;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Packets of 64 KiB from one honest guest to another, as many as are asked for, for whoever counts what vifd does:
+ * Packets of 64 KiB from one honest guest to another, as many as are asked for, for whoever counts
+ * what vifd does:
  *
  *      a --- vifd --- b
  *
  * Both drivers poll and want no calls, so that nothing but the packets themselves gives vifd work.
  *
- * Usage: pump SOCKET_A SOCKET_B PIECE BUFFER: bytes of a transmit descriptor (0: one for the frame) and of a receive
- * buffer. Each number on standard input is answered with a line of JSON when so many packets have arrived, checked.
+ * Usage: pump SOCKET_A SOCKET_B PIECE BUFFER: bytes of a transmit descriptor (0: one for the frame)
+ * and of a receive buffer. Each number on standard input is answered with a line of JSON when so
+ * many packets have arrived, checked.
  */
 #include "frame.h"
 #include "front.h"

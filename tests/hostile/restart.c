@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Two honest guests whose back end dies and comes back: they reconnect and go on where the used index says, with
- * the same rings and memory, as a VM does.
+ * Two honest guests whose back end dies and comes back: they reconnect and go on where the used
+ * index says, with the same rings and memory, as a VM does.
  *
  *      a --- vifd, killed and started again --- b
  *
- * Every used entry must name a chain that is outstanding, across restarts, too: nothing is completed twice. Numbers
- * of packets may repeat only where a restart could not know that they had been sent, at most a ring's worth.
+ * Every used entry must name a chain that is outstanding, across restarts, too: nothing is
+ * completed twice. Numbers of packets may repeat only where a restart could not know that they had
+ * been sent, at most a ring's worth.
  *
- * Usage: restart SOCKET_A SOCKET_B RESTARTS [in-order] [event-idx]. Ends a second after the last restart, prints JSON.
+ * Usage: restart SOCKET_A SOCKET_B RESTARTS [in-order] [event-idx]. Ends a second after the last
+ * restart, prints JSON.
  */
 #include "frame.h"
 #include "front.h"

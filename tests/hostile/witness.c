@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The witness: two honest guests that exchange numbered packets without pause while somebody else misbehaves.
+ * The witness: two honest guests that exchange numbered packets without pause while somebody else
+ * misbehaves.
  *
  *      left --- vifd --- right        (and, in the same vifd, the guest that lies)
  *
- * Every packet is checked byte by byte, numbers must only grow, and whatever else arrives must carry a virtio
- * header that a driver could trust. Packets may be lost when the bridge is flooded; service may not: the longest
- * time without a packet in either direction is the figure that matters.
+ * Every packet is checked byte by byte, numbers must only grow, and whatever else arrives must
+ * carry a virtio header that a driver could trust. Packets may be lost when the bridge is flooded;
+ * service may not: the longest time without a packet in either direction is the figure that
+ * matters.
  *
- * Usage: witness LEFT_SOCKET RIGHT_SOCKET. Each line on standard input is answered with one line of JSON about the
- * time since the line before; end of file ends it, with status 1 when a rule above was broken.
+ * Usage: witness LEFT_SOCKET RIGHT_SOCKET. Each line on standard input is answered with one line of
+ * JSON about the time since the line before; end of file ends it, with status 1 when a rule above
+ * was broken.
  */
 #include "frame.h"
 #include "front.h"
