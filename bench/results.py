@@ -7,7 +7,7 @@ import statistics
 
 # Where the CPUs were during a sample; the last two kinds count only where there is nothing better.
 NEAR, FAR, MIXED, DISTURBED = "near", "far", "mixed", "disturbed"
-ENOUGH = 3
+ENOUGH = 5
 
 
 @dataclasses.dataclass

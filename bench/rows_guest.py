@@ -121,7 +121,7 @@ def take_wire(host, netns, interface, kind):
 
 def rows(wanted, options, say):
     """Measure the wanted rows of this group."""
-    seconds, rounds = (3, 2) if options.quick else (4, 5)
+    seconds, rounds = (3, 2) if options.quick else (4, 7)
     samples = {}
     build_image()
     with Host() as host:

@@ -58,7 +58,7 @@ def sample(switch, seconds):
 
 def rows(wanted, options, say):
     """Measure the wanted rows of this group."""
-    seconds, rounds = (2, 3) if options.quick else (3, 7)
+    seconds, rounds = (2, 3) if options.quick else (3, 9)
     speed, price = {}, {}
     with Host() as host:
         host.hugepages(OVS_DPDK_MIB)
