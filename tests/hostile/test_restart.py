@@ -12,6 +12,14 @@ from lib.vifd import BUILD
 RESTARTS = 5
 
 
+def wait_for_guests(vifd):
+    """Until both have connected again and their rings run: to be killed in a handshake is another test."""
+    deadline = time.monotonic() + 10
+    while not all(ring["running"] for guest in vifd.ctl("show guests") for ring in guest["rings"]):
+        assert time.monotonic() < deadline, vifd.ctl("show guests")
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("features", [[], ["in-order"], ["event-idx"], ["in-order", "event-idx"]], ids="+".join)
 def test_restart(start_vifd, folder, cleanup, features):
     sockets = [f"{folder}/{name}.sock" for name in "ab"]
@@ -26,7 +34,8 @@ def test_restart(start_vifd, folder, cleanup, features):
         time.sleep(0.3)
         vifd.kill()
         vifd.start()
-        time.sleep(0.7) # until both have noticed
+        wait_for_guests(vifd)
+        time.sleep(0.3)
     out, err = guests.communicate(timeout=30)
     assert guests.returncode == 0, err
     seen = json.loads(out)

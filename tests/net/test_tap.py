@@ -374,7 +374,8 @@ def test_flood_of_addresses_leaves_others_alone(make_lan):
             flood.send(frame_of("ff:ff:ff:ff:ff:ff", f"52:00:00:00:{n >> 8:02x}:{n & 255:02x}"))
     bridge, = vifd.ctl("show bridges")
     assert bridge["fdb_used"] == bridge["fdb_size"] == 64
-    assert bridge["evicted"] + bridge["refused"] > 4000
+    received = vifd.stats("p3")["recv_packets"] # the TAP's queue drops what vifd is too slow for
+    assert received > 1000 and bridge["evicted"] + bridge["refused"] >= received - 100
     table = vifd.fdb()
     assert table[one.mac("tap0")]["port"] == "p1" and table[two.mac("tap0")]["port"] == "p2"
     # So that three overhears nothing.
