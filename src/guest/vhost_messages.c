@@ -167,7 +167,7 @@ static int check_index(struct vhost_user *vu, uint32_t index)
 
 static int get_features(struct vhost_user *vu, struct vhost_msg *msg)
 {
-	msg->payload.u64 = VIRTIO_NET_FEATURES;
+	msg->payload.u64 = vu->offered;
 	return 0;
 }
 
@@ -176,9 +176,9 @@ static int set_features(struct vhost_user *vu, struct vhost_msg *msg)
 {
 	uint64_t features = msg->payload.u64;
 
-	if (features & ~VIRTIO_NET_FEATURES)
+	if (features & ~vu->offered)
 		return fail(&vu->why, -EINVAL, "features 0x%llx were not offered",
-			    (unsigned long long)(features & ~VIRTIO_NET_FEATURES));
+			    (unsigned long long)(features & ~vu->offered));
 	if (features == vu->device.features)
 		return 0;
 	workers_pause();

@@ -16,6 +16,7 @@ struct vhost_user {
 	struct virtio_net device;
 	struct vhost_link link;
 	struct ring_has has[2 * PORT_QUEUES_MAX];
+	uint64_t offered;           /* features; a subset of VIRTIO_NET_FEATURES */
 	uint64_t protocol_features; /* negotiated */
 	uint8_t status;             /* virtio device status, as last set */
 	uint16_t mtu;               /* configured */

@@ -18,6 +18,16 @@
 #include "guest/vhost_messages.h"
 #include "port/worker.h"
 
+/* What the low-level NIC of the papers does not have (M6, M30): checksums and segmentation, both
+ * ways. */
+static const uint64_t offloads =
+	VIRTIO_BIT(VIRTIO_NET_F_CSUM_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM_BIT) |
+	VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4_BIT) |
+	VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6_BIT) |
+	VIRTIO_BIT(VIRTIO_NET_F_HOST_ECN_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ECN_BIT) |
+	VIRTIO_BIT(VIRTIO_NET_F_HOST_USO_BIT) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) |
+	VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT);
+
 static struct vhost_user *of_channel(struct channel *channel)
 {
 	return (struct vhost_user *)((char *)channel - offsetof(struct vhost_user, device.channel));
@@ -115,6 +125,7 @@ int vhost_user_open(const struct vhost_user_config *config, struct port **port, 
 	*port = &vu->device.channel.port;
 	vu->device.channel.ops = vhost_user_channel_ops();
 	vu->mtu = config->mtu;
+	vu->offered = config->no_offload ? VIRTIO_NET_FEATURES & ~offloads : VIRTIO_NET_FEATURES;
 	fill_port(*port, config);
 	link.name = (*port)->name;
 

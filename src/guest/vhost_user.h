@@ -18,7 +18,8 @@ struct vhost_user_config {
 	uint16_t mtu;       /* advertised with VIRTIO_NET_F_MTU, bytes */
 	const uint8_t *mac; /* the guest's address, NULL: not known */
 	bool spoof_strict, isolated;
-	mode_t mode; /* of a listening socket, 0660 unless told */
+	bool no_offload; /* offer the guest a NIC without checksum and segmentation offloads */
+	mode_t mode;     /* of a listening socket, 0660 unless told */
 };
 
 /* Create the guest's port, register it, attach it to the workers and start serving its socket. The

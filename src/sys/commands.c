@@ -266,6 +266,19 @@ static int port_join(struct port *port, struct bridge *bridge, struct error *err
 	return err;
 }
 
+/* What offload= lets an uplink use of its interface's abilities. */
+static uint32_t uplink_caps(const struct conf_value *offload)
+{
+	static const uint32_t caps[] = {
+		[OFFLOAD_NONE] = 0,
+		[OFFLOAD_CSUM] = PORT_CAP_CSUM,
+		[OFFLOAD_CSUM_SG] = PORT_CAP_CSUM | PORT_CAP_SG,
+		[OFFLOAD_ALL] = UINT32_MAX,
+	};
+
+	return caps[offload->given ? offload->number : OFFLOAD_ALL];
+}
+
 static int uplink_add(const struct conf_value *values, json_t **result, struct error *error)
 {
 	const struct conf_value *queues = &values[UPLINK_QUEUES];
@@ -275,6 +288,7 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 		.netns = values[UPLINK_NETNS].text,
 		.queues = queues->given ? (unsigned)queues->number : 1,
 		.mtu = (uint16_t)values[UPLINK_MTU].number,
+		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
 		.uplink = true,
 	};
 	struct bridge *bridge;
@@ -301,6 +315,7 @@ static int guest_add(const struct conf_value *values, json_t **result, struct er
 {
 	const struct conf_value *queues = &values[GUEST_QUEUES], *mtu = &values[GUEST_MTU];
 	const struct conf_value *mac = &values[GUEST_MAC], *mode = &values[GUEST_MODE];
+	const struct conf_value *offload = &values[GUEST_OFFLOAD];
 	struct vhost_user_config config = {
 		.name = values[ARG_NAME].text,
 		.path = values[GUEST_VHOST_USER].text,
@@ -311,6 +326,7 @@ static int guest_add(const struct conf_value *values, json_t **result, struct er
 		.mac = mac->given ? mac->mac : NULL,
 		.spoof_strict = values[GUEST_SPOOF].number == SPOOF_STRICT,
 		.isolated = values[GUEST_ISOLATED].number,
+		.no_offload = offload->given && !offload->number,
 		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
 	};
 	struct bridge *bridge;

@@ -15,7 +15,7 @@
 
 enum {
 	CONF_LINE_BYTES = 2048, /* longest line, with its terminating 0 */
-	CONF_ARGS_MAX = 10,     /* arguments of one command */
+	CONF_ARGS_MAX = 16,     /* arguments of one command */
 	CONF_LIST_MAX = 64,     /* numbers in a list */
 };
 
@@ -41,6 +41,7 @@ struct conf_arg {
 	enum conf_type type;
 	bool positional;
 	bool required;
+	bool one_of;       /* of those so marked, which stand together, exactly one is required */
 	const char *shown; /* the value as usage shows it, when its type says too little */
 	const char *choices;
 	int min, max;
@@ -80,7 +81,14 @@ enum conf_command_id {
 enum { ARG_NAME }; /* of every add, del and guest set */
 enum { SET_WORKERS, SET_CPUS, SET_IDLE_SPIN };
 enum { BRIDGE_AGEING = ARG_NAME + 1, BRIDGE_FDB_MAX };
-enum { UPLINK_TAP = ARG_NAME + 1, UPLINK_NETNS, UPLINK_QUEUES, UPLINK_MTU, UPLINK_BRIDGE };
+enum {
+	UPLINK_TAP = ARG_NAME + 1,
+	UPLINK_NETNS,
+	UPLINK_QUEUES,
+	UPLINK_MTU,
+	UPLINK_OFFLOAD,
+	UPLINK_BRIDGE
+};
 enum {
 	GUEST_VHOST_USER = ARG_NAME + 1,
 	GUEST_CLIENT,
@@ -90,6 +98,7 @@ enum {
 	GUEST_SPOOF,
 	GUEST_ISOLATED,
 	GUEST_MODE,
+	GUEST_OFFLOAD,
 	GUEST_BRIDGE
 };
 enum { GUEST_SET_ISOLATED = ARG_NAME + 1, GUEST_SET_SPOOF, GUEST_SET_MAC };
@@ -97,7 +106,8 @@ enum { FDB_BRIDGE, FDB_MAC, FDB_PORT };
 enum { SHOW_ONE }; /* show fdb: bridge, show stats: port */
 enum { PROFILE_RESET };
 
-enum { SPOOF_OFF, SPOOF_STRICT }; /* choices of spoof= */
+enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
+enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
 
 struct conf_value {
 	bool given;

@@ -9,6 +9,7 @@
 #define NAME(word)        { OPTION(word, CONF_NAME), .positional = true, .required = true }
 #define ADDRESS           { OPTION("MAC", CONF_MAC), .positional = true, .required = true }
 #define BRIDGE            { OPTION("bridge", CONF_NAME), .required = true, .shown = "BRIDGE" }
+#define INTERFACE(key)    { OPTION(key, CONF_IFNAME), .one_of = true }
 #define QUEUES            { OPTION("queues", CONF_NUMBER), .min = 1, .max = PORT_QUEUES_MAX }
 #define MTU               { OPTION("mtu", CONF_NUMBER), .min = 68, .max = 65535, .shown = "BYTES" }
 #define MAC               { OPTION("mac", CONF_MAC) }
@@ -48,10 +49,12 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 		.help = "put a TAP interface on a bridge",
 		.args = {
 			[ARG_NAME] = NAME("NAME"),
-			[UPLINK_TAP] = { OPTION("tap", CONF_IFNAME), .required = true },
+			[UPLINK_TAP] = INTERFACE("tap"),
 			[UPLINK_NETNS] = { OPTION("netns", CONF_PATH), .shown = "NAME|PATH" },
 			[UPLINK_QUEUES] = QUEUES,
 			[UPLINK_MTU] = MTU,
+			[UPLINK_OFFLOAD] = { OPTION("offload", CONF_CHOICE),
+					     .choices = "none|csum|csum+sg|all" },
 			[UPLINK_BRIDGE] = BRIDGE,
 		},
 	},
@@ -74,6 +77,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[GUEST_SPOOF] = SPOOF,
 			[GUEST_ISOLATED] = SWITCH("isolated"),
 			[GUEST_MODE] = { OPTION("mode", CONF_MODE) },
+			[GUEST_OFFLOAD] = { OPTION("offload", CONF_CHOICE), .choices = "off|on" },
 			[GUEST_BRIDGE] = BRIDGE,
 		},
 	},

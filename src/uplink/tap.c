@@ -27,9 +27,10 @@
  * edge. So arming needs no system call, only the memory that the last read said so.
  *
  * The interface lives in the network namespace in which it is made, wherever vifd's threads are;
- * only the main thread goes there, to open it. Offloads are the kernel's choice among TUN_F_*,
- * which we allow it all; what the kernel says about a packet is believed as far as it does not
- * contradict the packet's headers, for a program may have put it there.
+ * only the main thread goes there, to open it. Offloads are the kernel's choice among TUN_F_*, of
+ * which we allow it all that caps_mask has; what the kernel says about a packet is believed as far
+ * as it does not contradict the packet's headers, for a program may have put it there. With a
+ * smaller mask the interface plays a lesser NIC, in both directions.
  */
 #include "uplink/tap.h"
 
@@ -212,17 +213,29 @@ static int queues_open(struct tap *tap, int sock, struct error *error)
 	return 0;
 }
 
-/* Allow the kernel to leave to us all that we can leave to others. */
-static int offloads_set(struct tap *tap, struct error *error)
+/* The mask works both ways: what we leave to the kernel, and what we allow it to leave to us. */
+static int offloads_set(struct tap *tap, uint32_t mask, struct error *error)
 {
-	unsigned long offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+	static const struct {
+		enum port_caps cap;
+		unsigned long flags;
+	} kernel[] = {
+		{ PORT_CAP_CSUM, TUN_F_CSUM },
+		{ PORT_CAP_TSO4, TUN_F_TSO4 },
+		{ PORT_CAP_TSO6, TUN_F_TSO6 },
+		{ PORT_CAP_TSO_ECN, TUN_F_TSO_ECN },
+	};
+	const unsigned long uso = TUN_F_USO4 | TUN_F_USO6;
+	unsigned long flags = 0;
 	int fd = tap->queues[0].fd; /* all queues share them */
 
-	tap->port.caps = PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4 | PORT_CAP_TSO6 |
-			 PORT_CAP_TSO_ECN;
-	if (ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0)
+	for (size_t i = 0; i < sizeof(kernel) / sizeof(kernel[0]); i++)
+		flags |= mask & kernel[i].cap ? kernel[i].flags : 0;
+	tap->port.caps = mask & (PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4 | PORT_CAP_TSO6 |
+				 PORT_CAP_TSO_ECN);
+	if (mask & PORT_CAP_USO && ioctl(fd, TUNSETOFFLOAD, flags | uso) == 0)
 		tap->port.caps |= PORT_CAP_USO;
-	else if (ioctl(fd, TUNSETOFFLOAD, offloads))
+	else if (ioctl(fd, TUNSETOFFLOAD, flags))
 		return fail(error, -errno, "TAP '%s': offloads are refused: %s", tap->ifname,
 			    strerror(errno));
 	return 0;
@@ -248,7 +261,7 @@ static int interface_set_up(struct tap *tap, int sock, uint16_t mtu, struct erro
 }
 
 /* Open the interface: what has to be done in its network namespace. */
-static int interface_open(struct tap *tap, uint16_t mtu, struct error *error)
+static int interface_open(struct tap *tap, const struct tap_config *config, struct error *error)
 {
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	int err;
@@ -257,9 +270,9 @@ static int interface_open(struct tap *tap, uint16_t mtu, struct error *error)
 		return fail(error, -errno, "socket: %s", strerror(errno));
 	err = queues_open(tap, sock, error);
 	if (!err)
-		err = offloads_set(tap, error);
+		err = offloads_set(tap, config->caps_mask, error);
 	if (!err)
-		err = interface_set_up(tap, sock, mtu, error);
+		err = interface_set_up(tap, sock, config->mtu, error);
 	close(sock);
 	return err;
 }
@@ -377,7 +390,7 @@ int tap_open(const struct tap_config *config, struct port **port, struct error *
 			return back;
 		}
 	}
-	err = interface_open(tap, config->mtu, error);
+	err = interface_open(tap, config, error);
 	netns_leave(back);
 	if (!err)
 		err = tap_attach(tap, error);

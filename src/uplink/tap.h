@@ -14,6 +14,7 @@ struct tap_config {
 	const char *netns;  /* name (/run/netns/NAME) or path of a network namespace; NULL: ours */
 	unsigned queues;    /* 1..PORT_QUEUES_MAX */
 	uint16_t mtu;       /* set on the interface unless 0 */
+	uint32_t caps_mask; /* enum port_caps that may be used; the rest is done in software */
 	bool uplink;        /* false: treat it as a guest domain (isolation) */
 };
 

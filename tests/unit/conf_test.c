@@ -148,6 +148,9 @@ static void mistakes(void **state)
 		{ "guest add web queues=99999999999999999999",
 		  "guest add: queues=99999999999999999999: give a number from 1 to 16" },
 		{ "guest add web spoof=on", "guest add: spoof=on: give off or strict" },
+		{ "guest add web offload=none", "guest add: offload=none: give off or on" },
+		{ "uplink add wire offload=sg",
+		  "uplink add: offload=sg: give none, csum, csum+sg or all" },
 		{ "guest add web isolated=yes", "guest add: isolated=yes: give on or off" },
 		{ "guest add web mode=0888",
 		  "guest add: mode=0888: give permissions in octal, like 0660" },
@@ -257,9 +260,9 @@ static void usage(void **state)
 	char text[256];
 
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, sizeof(text));
-	assert_string_equal(
-		text,
-		"uplink add NAME tap=IFNAME [netns=NAME|PATH] [queues=N] [mtu=BYTES] bridge=BRIDGE");
+	assert_string_equal(text,
+			    "uplink add NAME tap=IFNAME [netns=NAME|PATH] [queues=N] [mtu=BYTES] "
+			    "[offload=none|csum|csum+sg|all] bridge=BRIDGE");
 	conf_usage(&conf_commands[CMD_PROFILE], text, sizeof(text));
 	assert_string_equal(text, "profile [reset]");
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, 8); /* cut, not overrun */

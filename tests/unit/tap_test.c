@@ -245,7 +245,11 @@ static int wire_open(const char *ifname)
 static int set_up(void **state)
 {
 	struct tap_config config = {
-		.name = "wire", .ifname = "tap0", .queues = 1, .uplink = true
+		.name = "wire",
+		.ifname = "tap0",
+		.queues = 1,
+		.caps_mask = UINT32_MAX,
+		.uplink = true,
 	};
 	struct error error;
 
