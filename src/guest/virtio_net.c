@@ -24,11 +24,7 @@
  */
 #include "guest/virtio_net.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "pkt/headers.h"
 #include "pkt/vnet.h"
@@ -36,8 +32,7 @@
 #include "sys/log.h"
 
 enum {
-	HEADER_LEGACY = 10, /* virtio_net_hdr without num_buffers */
-	RX_IOV_MAX = 1024,  /* pieces of receive buffers that one packet is spread over */
+	RX_IOV_MAX = 1024, /* pieces of receive buffers that one packet is spread over */
 	NUM_BUFFERS_OFF = 10,
 	MUTE_TICKS = 40, /* ten seconds */
 };
@@ -47,22 +42,7 @@ static struct virtio_net *device_of(struct channel *channel)
 	return (struct virtio_net *)((char *)channel - offsetof(struct virtio_net, channel));
 }
 
-static struct virtio_net_ring *rx_ring(struct virtio_net *device, unsigned pair)
-{
-	return &device->rings[2 * pair];
-}
-
-static struct virtio_net_ring *tx_ring(struct virtio_net *device, unsigned pair)
-{
-	return &device->rings[2 * pair + 1];
-}
-
-static bool has_feature(const struct virtio_net *device, unsigned bit)
-{
-	return device->features & VIRTIO_BIT(bit);
-}
-
-static void break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_error error)
+void virtio_net_break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_error error)
 {
 	if (vq->broken)
 		return;
@@ -83,7 +63,7 @@ static void call_guest(struct virtio_net *device, struct virtq *vq)
 		return;
 	atomic_store_explicit(&worker->calling, true, memory_order_relaxed);
 	if (unlikely(!virtq_signal(vq))) {
-		break_ring(device, vq, VIRTQ_CALL_BLOCKED);
+		virtio_net_break_ring(device, vq, VIRTQ_CALL_BLOCKED);
 		atomic_store(&device->muted, MUTE_TICKS);
 	}
 	atomic_store_explicit(&worker->calling, false, memory_order_relaxed);
@@ -93,11 +73,11 @@ static void call_guest(struct virtio_net *device, struct virtq *vq)
 /* After a reconnect the driver may wait for a call never made: make one on both rings. */
 static void greet_guest(struct virtio_net *device, unsigned pair)
 {
-	tx_ring(device, pair)->greet = false;
-	if (virtq_running(&tx_ring(device, pair)->vq))
-		call_guest(device, &tx_ring(device, pair)->vq);
-	if (virtq_running(&rx_ring(device, pair)->vq))
-		call_guest(device, &rx_ring(device, pair)->vq);
+	virtio_net_tx_ring(device, pair)->greet = false;
+	if (virtq_running(&virtio_net_tx_ring(device, pair)->vq))
+		call_guest(device, &virtio_net_tx_ring(device, pair)->vq);
+	if (virtq_running(&virtio_net_rx_ring(device, pair)->vq))
+		call_guest(device, &virtio_net_rx_ring(device, pair)->vq);
 }
 
 /* ---- from the guest ---- */
@@ -162,7 +142,7 @@ static unsigned take_tx(struct virtio_net *device, struct virtio_net_ring *ring,
 	}
 	vq->last_avail = position;
 	if (unlikely(error)) {
-		break_ring(device, vq, error);
+		virtio_net_break_ring(device, vq, error);
 		port_stats(&device->channel.port)->drop_bad_descriptor++;
 	}
 	return i;
@@ -185,7 +165,7 @@ static void read_plain(struct pkt *pkt, const uint8_t *data, unsigned header_len
 	if (likely(header_len == VNET_LEN))
 		memcpy(pkt->vnet, data, VNET_LEN);
 	else
-		memcpy(pkt->vnet, data, HEADER_LEGACY);
+		memcpy(pkt->vnet, data, VNET_LEN_LEGACY);
 	data += header_len;
 	pkt->len = len;
 	if (len > PKT_HEADER_FAST) {
@@ -212,12 +192,12 @@ static bool request_negotiated(const struct virtio_net *device, const struct pkt
 		[PKT_GSO_UDP] = VIRTIO_NET_F_HOST_USO_BIT,
 	};
 
-	if ((offload->flags & PKT_CSUM_PARTIAL) && !has_feature(device, VIRTIO_NET_F_CSUM_BIT))
+	if ((offload->flags & PKT_CSUM_PARTIAL) && !virtio_net_has(device, VIRTIO_NET_F_CSUM_BIT))
 		return false;
 	if (offload->gso_type != PKT_GSO_NONE &&
-	    !has_feature(device, gso_feature[offload->gso_type]))
+	    !virtio_net_has(device, gso_feature[offload->gso_type]))
 		return false;
-	return !(offload->flags & PKT_GSO_ECN) || has_feature(device, VIRTIO_NET_F_HOST_ECN_BIT);
+	return !(offload->flags & PKT_GSO_ECN) || virtio_net_has(device, VIRTIO_NET_F_HOST_ECN_BIT);
 }
 
 /* Judge what the guest asks of this packet. */
@@ -283,7 +263,7 @@ static unsigned virtio_net_guest_tx(struct channel *channel, unsigned pair, stru
 				    unsigned n)
 {
 	struct virtio_net *device = device_of(channel);
-	struct virtio_net_ring *ring = tx_ring(device, pair);
+	struct virtio_net_ring *ring = virtio_net_tx_ring(device, pair);
 	struct virtq *vq = &ring->vq;
 	struct worker *worker = worker_self;
 	struct tx_buffer buffers[PKT_BURST];
@@ -298,7 +278,7 @@ static unsigned virtio_net_guest_tx(struct channel *channel, unsigned pair, stru
 		return 0;
 	}
 	if (unlikely(available > vq->size)) {
-		break_ring(device, vq, VIRTQ_INDEX_JUMP);
+		virtio_net_break_ring(device, vq, VIRTQ_INDEX_JUMP);
 		return 0;
 	}
 	if (n > available)
@@ -354,7 +334,7 @@ static unsigned return_in_order(struct virtio_net_ring *ring, struct pkt **pkts,
 	return count;
 }
 
-static void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
+void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 {
 	struct virtio_net_ring *ring =
 		(struct virtio_net_ring *)((char *)source -
@@ -471,7 +451,7 @@ static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, con
 {
 	struct port_stats *stats = port_stats(&device->channel.port);
 	struct iovec iov[RX_IOV_MAX];
-	bool mergeable = has_feature(device, VIRTIO_NET_F_MRG_RXBUF_BIT);
+	bool mergeable = virtio_net_has(device, VIRTIO_NET_F_MRG_RXBUF_BIT);
 	uint64_t need = device->header_len + pkt->len, have = 0;
 	unsigned entries = 0, pieces = 0;
 
@@ -491,7 +471,7 @@ static unsigned place_scattered(struct virtio_net *device, struct virtq *vq, con
 					     &chain);
 		}
 		if (error) {
-			break_ring(device, vq, error);
+			virtio_net_break_ring(device, vq, error);
 			*why = &stats->drop_not_ready;
 			return 0;
 		}
@@ -514,7 +494,7 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 				    unsigned n, uint64_t **why)
 {
 	struct virtio_net *device = device_of(channel);
-	struct virtio_net_ring *ring = rx_ring(device, pair);
+	struct virtio_net_ring *ring = virtio_net_rx_ring(device, pair);
 	struct virtq *vq = &ring->vq;
 	struct port_stats *stats = port_stats(&channel->port);
 	uint8_t *to[PKT_BURST];
@@ -526,7 +506,7 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 	unsigned available = virtq_available(vq);
 
 	if (unlikely(available > vq->size)) {
-		break_ring(device, vq, VIRTQ_INDEX_JUMP);
+		virtio_net_break_ring(device, vq, VIRTQ_INDEX_JUMP);
 		return 0;
 	}
 	for (i = 0; i < n; i++) {
@@ -573,7 +553,7 @@ static unsigned virtio_net_guest_rx(struct channel *channel, unsigned pair, stru
 static void virtio_net_kick(struct channel *channel, unsigned pair)
 {
 	struct virtio_net *device = device_of(channel);
-	struct virtio_net_ring *ring = rx_ring(device, pair);
+	struct virtio_net_ring *ring = virtio_net_rx_ring(device, pair);
 
 	if (!ring->flush_pending)
 		return;
@@ -584,14 +564,14 @@ static void virtio_net_kick(struct channel *channel, unsigned pair)
 
 static bool virtio_net_arm(struct channel *channel, unsigned pair)
 {
-	struct virtq *vq = &tx_ring(device_of(channel), pair)->vq;
+	struct virtq *vq = &virtio_net_tx_ring(device_of(channel), pair)->vq;
 
 	return virtq_running(vq) && virtq_arm(vq);
 }
 
 static void virtio_net_disarm(struct channel *channel, unsigned pair)
 {
-	struct virtq *vq = &tx_ring(device_of(channel), pair)->vq;
+	struct virtq *vq = &virtio_net_tx_ring(device_of(channel), pair)->vq;
 
 	if (virtq_running(vq))
 		virtq_disarm(vq);
@@ -605,178 +585,3 @@ const struct channel_ops virtio_net_channel_ops = {
 	.arm = virtio_net_arm,
 	.disarm = virtio_net_disarm,
 };
-
-/* ---- control, from the main thread ---- */
-
-int virtio_net_init(struct virtio_net *device, unsigned pairs_max)
-{
-	struct channel *channel = &device->channel;
-
-	memset(device, 0, sizeof(*device));
-	device->rings = calloc(2 * pairs_max, sizeof(*device->rings));
-	if (!device->rings)
-		return -ENOMEM;
-	device->pairs_max = pairs_max;
-	for (unsigned i = 0; i < 2 * pairs_max; i++) {
-		device->rings[i].vq.call_fd = device->rings[i].vq.kick_fd = -1;
-		device->rings[i].source.done = virtio_net_tx_done;
-		device->rings[i].device = device;
-	}
-	channel->ops = &virtio_net_channel_ops;
-	channel->port.ops = &guest_port_ops;
-	channel->port.queues = pairs_max;
-	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
-		atomic_flag_clear(&channel->locks[i].held);
-	virtio_net_set_features(device, 0);
-	channel->pairs = 1;
-	return 0;
-}
-
-void virtio_net_fini(struct virtio_net *device)
-{
-	guest_mem_free(virtio_net_reset(device));
-	for (unsigned i = 0; i < 2 * device->pairs_max; i++)
-		free(device->rings[i].returned);
-	free(device->rings);
-	device->rings = NULL;
-}
-
-void virtio_net_set_features(struct virtio_net *device, uint64_t features)
-{
-	static const struct {
-		unsigned feature, cap;
-	} offloads[] = {
-		{ VIRTIO_NET_F_GUEST_TSO4_BIT, PORT_CAP_TSO4 },
-		{ VIRTIO_NET_F_GUEST_TSO6_BIT, PORT_CAP_TSO6 },
-		{ VIRTIO_NET_F_GUEST_ECN_BIT, PORT_CAP_TSO_ECN },
-	};
-	uint64_t uso = VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO4_BIT) |
-		       VIRTIO_BIT(VIRTIO_NET_F_GUEST_USO6_BIT);
-	uint32_t caps = PORT_CAP_SG;
-
-	device->features = features;
-	device->header_len = has_feature(device, VIRTIO_F_VERSION_1_BIT) ||
-					     has_feature(device, VIRTIO_NET_F_MRG_RXBUF_BIT)
-				     ? VNET_LEN
-				     : HEADER_LEGACY;
-	/* The other receive offloads require GUEST_CSUM (virtio 1.2 §5.1.3.1). */
-	if (has_feature(device, VIRTIO_NET_F_GUEST_CSUM_BIT)) {
-		caps |= PORT_CAP_CSUM;
-		for (unsigned i = 0; i < sizeof(offloads) / sizeof(offloads[0]); i++) {
-			if (has_feature(device, offloads[i].feature))
-				caps |= offloads[i].cap;
-		}
-		if ((features & uso) == uso)
-			caps |= PORT_CAP_USO;
-	}
-	device->channel.port.caps = caps;
-}
-
-struct guest_mem *virtio_net_set_memory(struct virtio_net *device, struct guest_mem *mem)
-{
-	struct guest_mem *old = device->mem;
-
-	device->mem = mem;
-	for (unsigned i = 0; i < 2 * device->pairs_max; i++) {
-		struct virtq *vq = &device->rings[i].vq;
-
-		if (vq->started && virtq_remap(vq, mem))
-			break_ring(device, vq, VIRTQ_BAD_ADDRESS);
-	}
-	return old;
-}
-
-int virtio_net_start_ring(struct virtio_net *device, unsigned index)
-{
-	struct virtio_net_ring *ring = &device->rings[index];
-	struct virtq *vq = &ring->vq;
-
-	vq->setup.event_idx = has_feature(device, VIRTIO_RING_F_EVENT_IDX_BIT);
-	vq->setup.indirect = has_feature(device, VIRTIO_RING_F_INDIRECT_DESC_BIT);
-	vq->setup.in_order = has_feature(device, VIRTIO_F_IN_ORDER_BIT);
-	int err = virtq_start(vq, device->mem);
-
-	if (err)
-		return err;
-	free(ring->returned);
-	ring->returned = calloc(vq->size, sizeof(*ring->returned));
-	if (!ring->returned) {
-		virtq_stop(vq);
-		return -ENOMEM;
-	}
-	ring->return_next = vq->last_avail;
-	ring->out_of_turn = 0;
-	ring->flush_pending = false;
-	tx_ring(device, index / 2)->greet = true;
-	return 0;
-}
-
-uint16_t virtio_net_stop_ring(struct virtio_net *device, unsigned index)
-{
-	return virtq_stop(&device->rings[index].vq);
-}
-
-void virtio_net_enable_ring(struct virtio_net *device, unsigned index, bool enable)
-{
-	unsigned pairs = 0;
-
-	device->rings[index].vq.enabled = enable;
-	while (pairs < device->pairs_max && rx_ring(device, pairs)->vq.enabled)
-		pairs++;
-	device->channel.pairs = pairs > 0 ? pairs : 1;
-}
-
-void virtio_net_set_kick(struct virtio_net *device, unsigned index, int fd)
-{
-	struct virtq *vq = &device->rings[index].vq;
-	bool transmit = index % 2;
-
-	/* Receive rings are looked at when there is something to send: their kicks wake nobody. */
-	int err = transmit ? worker_watch(&device->channel.port, index / 2, fd) : 0;
-
-	if (err)
-		log_warn("guest %s: the kick descriptor of ring %u cannot be watched: %s",
-			 device->channel.port.name, index, strerror(-err));
-	if (vq->kick_fd >= 0)
-		close(vq->kick_fd);
-	vq->kick_fd = fd;
-}
-
-void virtio_net_set_call(struct virtio_net *device, unsigned index, int fd)
-{
-	struct virtq *vq = &device->rings[index].vq;
-
-	if (vq->call_fd >= 0)
-		close(vq->call_fd);
-	vq->call_fd = fd;
-}
-
-struct guest_mem *virtio_net_reset(struct virtio_net *device)
-{
-	struct guest_mem *old = device->mem;
-
-	for (unsigned i = 0; i < 2 * device->pairs_max; i++) {
-		struct virtq *vq = &device->rings[i].vq;
-
-		virtio_net_stop_ring(device, i);
-		virtio_net_enable_ring(device, i, false);
-		virtio_net_set_kick(device, i, -1);
-		virtio_net_set_call(device, i, -1);
-		vq->setup = (struct virtq_setup){ 0 };
-		vq->broken = false;
-		vq->error = VIRTQ_OK;
-	}
-	device->mem = NULL;
-	virtio_net_set_features(device, 0);
-	return old;
-}
-
-void virtio_net_tick(struct virtio_net *device)
-{
-	if (!atomic_load(&device->muted) || atomic_fetch_sub(&device->muted, 1) > 1)
-		return;
-	workers_pause();
-	for (unsigned i = 0; i < device->pairs_max; i++)
-		tx_ring(device, i)->greet = true;
-	workers_resume();
-}

@@ -77,6 +77,26 @@ struct virtio_net {
 	_Atomic unsigned muted; /* ticks without calls, since one blocked; see virtio_net_tick() */
 };
 
+static inline struct virtio_net_ring *virtio_net_rx_ring(struct virtio_net *device, unsigned pair)
+{
+	return &device->rings[2 * pair];
+}
+
+static inline struct virtio_net_ring *virtio_net_tx_ring(struct virtio_net *device, unsigned pair)
+{
+	return &device->rings[2 * pair + 1];
+}
+
+/* Was the feature negotiated? */
+static inline bool virtio_net_has(const struct virtio_net *device, unsigned bit)
+{
+	return device->features & VIRTIO_BIT(bit);
+}
+
+/* Between virtio_net.c and virtio_net_control.c: give a ring up, and pkt_source.done of transmit rings. */
+void virtio_net_break_ring(struct virtio_net *device, struct virtq *vq, enum virtq_error error);
+void virtio_net_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n);
+
 /* Without close(), which is the control side's. */
 extern const struct channel_ops virtio_net_channel_ops;
 

@@ -18,6 +18,7 @@
 
 enum {
 	VNET_LEN = 12,
+	VNET_LEN_LEGACY = 10, /* without num_buffers */
 	VNET_NEEDS_CSUM = 1,
 	VNET_DATA_VALID = 2, /* flags */
 	VNET_GSO_ECN = 0x80, /* in gso_type; the types are those of enum pkt_gso_type */
