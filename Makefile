@@ -5,6 +5,8 @@
 #   make demo         two virtual machines and a wire on one vifd        (root)
 #   make test         every test, also under sanitizers, and fuzzing     (root)
 #   make bench        vifd and its peers side by side                    (root)
+#   make lab          the papers' experiments, paper and here           (root)
+#                     ONLY=fig7: not all of them; QUICK=1: few and short samples
 #   make install      PREFIX and DESTDIR as usual
 #   make format       clang-format everything; check-format only looks
 #
@@ -13,13 +15,15 @@
 PREFIX ?= /usr/local
 MESON_FLAGS ?=
 PYTEST_FLAGS ?=
+ONLY ?=
+QUICK ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
 sanitize = -Db_sanitize=address,undefined -Db_lundef=false
 sources = find src tests bench -name '*.[ch]'
 
 .PHONY: all deps-build deps-demo deps-test deps-bench build build-asan build-fuzz \
-	demo test bench install format check-format clean
+	demo test bench lab install format check-format clean
 all: build
 
 deps-build deps-demo deps-test deps-bench:
@@ -53,6 +57,10 @@ bench: | deps-bench
 	@$(MAKE) --no-print-directory build
 	@bench/run
 
+lab: | deps-demo
+	@$(MAKE) --no-print-directory build
+	@lab/run $(if $(QUICK),--quick) $(ONLY)
+
 install: build
 	@meson install -C build --no-rebuild
 
@@ -63,4 +71,4 @@ check-format: | deps-test
 	@$(sources) | xargs clang-format --dry-run --Werror
 
 clean:
-	rm -rf build build-asan build-fuzz demo/out bench/out
+	rm -rf build build-asan build-fuzz demo/out bench/out lab/out

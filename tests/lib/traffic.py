@@ -107,14 +107,14 @@ def cpu_seconds(pid):
     return total / 1e9
 
 
-def measure(source, sink, address, switch, seconds=4):
-    """Carry a TCP stream from source to sink through switch, and tell what it cost there.
+def measure(source, sink, address, switch, seconds=4, options=""):
+    """Carry a TCP stream from source to sink through switch, and tell what it cost there. options are iperf3's.
 
     switch has pid, and port_counters(end's name): packets and bytes that it has taken in from that end. The result
     is one member of "paths" in demo/out/results.json.
     """
     cpu, (packets, octets) = cpu_seconds(switch.pid), switch.port_counters(source.name)
-    received = iperf(source, address, seconds)["end"]["sum_received"]
+    received = iperf(source, address, seconds, options)["end"]["sum_received"]
     cpu, (more_packets, more_octets) = cpu_seconds(switch.pid) - cpu, switch.port_counters(source.name)
     return {"from": source.name, "to": sink.name, "gbps": received["bits_per_second"] / 1e9,
             "vifd_ns_per_byte": cpu * 1e9 / received["bytes"],

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""M30, figure 7 of "Optimizing Network Virtualization in Xen": a guest's transmit throughput with a high-level NIC, over
+a wire's NIC that can do less and less, and with a NIC that offers no offloads at all.
+
+    guest high 10.88.0.1 ── all offloads ──┐          ┌── TAP offload=none    ── wire none     10.88.0.3
+                                           │          ├── TAP offload=csum    ── wire csum     10.88.0.4
+                                           ├── vifd ──┤
+                                           │          ├── TAP offload=csum+sg ── wire csum-sg  10.88.0.5
+    guest low  10.88.0.2 ── none ──────────┘          └── TAP offload=all     ── wire all      10.88.0.6
+
+high sends to each wire in turn (configurations none, csum, csum-sg, all); low sends to wire all (guest-none). One TCP
+stream by sendfile(), as in the paper.
+
+Theory of operation. The paper measures how much one saturated CPU, which runs guest, driver domain and hypervisor,
+gets out to clients that have CPUs of their own. So here one CPU is the host, with the guests and vifd on it, and
+another one is all the wires: their iperf3, and also (receive packet steering) their kernel's receive path, which would
+otherwise run inside vifd's write() to the TAP and be counted as vifd's.
+"""
+import concurrent.futures
+import os
+import shlex
+from collections import namedtuple
+
+from lib.guest import Guest, GuestError, accelerator, build_image
+from lib.traffic import measure, serve
+from lib.vifd import Netns, Vifd
+from rows import interleave, row
+
+TITLE = "Figure 7 (M30): guest to wire, high-level NIC over wires of different offloads, and low-level NIC (guest-none)"
+BASE = "guest-none"
+
+# config -> what the wire's TAP may do, Mb/s of the paper (its text: csum is "comparable to" none)
+WIRES = {"none": ("none", 1461), "csum": ("csum", 1461), "csum-sg": ("csum+sg", 2007), "all": ("all", 2794)}
+PAPER = {BASE: 750, **{config: mbps for config, (_, mbps) in WIRES.items()}}
+
+HOST_CPU, WIRE_CPU = 0, 1
+
+NOTES = ("throughput: what one TCP stream delivers; the guest and vifd share a CPU, the wire has another.",
+         "cpu_per_byte: CPU time of the whole vifd process for each byte delivered. The paper does not give it.")
+EMULATED = ("No KVM that works here: the guest's CPU is emulated, and what the guest does costs many times what it would.",
+            "So guest-none, where the guest does most, comes out too slow beside the others, and these are closer",
+            "together than they would be. cpu_per_byte is of vifd, which is not emulated.")
+
+
+class PinnedNetns(Netns):
+    """A wire whose commands stay on the wires' CPU."""
+
+    def _command(self, command):
+        return super()._command(f"exec taskset -c {WIRE_CPU} sh -c {shlex.quote(command)}")
+
+
+class Sample(namedtuple("Sample", "mbps ns_per_byte")):
+    def __str__(self):
+        return f"{self.mbps:.0f} Mb/s, vifd {self.ns_per_byte:.3f} ns/B"
+
+
+class Fig7:
+    def __init__(self, lab):
+        self.lab = lab
+        self.seconds = 1 if lab.quick else 3
+        names = ["high", "low", *WIRES]
+        self.address = {name: f"10.88.0.{i}" for i, name in enumerate(names, 1)}
+        self.wires = {name: lab.stack.enter_context(PinnedNetns(lab.folder, name)) for name in WIRES}
+        commands = ["set workers=1", "bridge add br0"]
+        for name, (offload, _) in WIRES.items():
+            commands.append(f"uplink add {name} tap=wire0 netns={self.wires[name].netns} offload={offload} bridge=br0")
+        for name, options in (("high", ""), ("low", "offload=off ")):
+            commands.append(f"guest add {name} vhost-user={lab.folder}/{name}.sock {options}bridge=br0")
+        self.vifd = lab.stack.enter_context(Vifd(lab.folder, *commands, affinity=[HOST_CPU]))
+        self.start_wires()
+        self.start_guests()
+
+    def start_wires(self):
+        for name, wire in self.wires.items():
+            wire.address("wire0", f"{self.address[name]}/24")
+            wire.run(f"echo {1 << WIRE_CPU:x} >/sys/class/net/wire0/queues/rx-0/rps_cpus")
+            serve(wire)
+
+    def start_guests(self):
+        self.guests = {}
+        for i, name in enumerate(("high", "low"), 1):
+            self.guests[name] = Guest(name, f"{self.lab.folder}/{name}.sock", self.lab.folder,
+                                      mac=f"52:54:00:88:00:0{i}", affinity=[HOST_CPU])
+            self.lab.stack.callback(self.guests[name].stop)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(Guest.wait, self.guests.values()))
+        for name, guest in self.guests.items():
+            guest.address(f"{self.address[name]}/24")
+            for wire in self.wires:
+                guest.ping(self.address[wire])
+        for offload in ("scatter-gather", "tx-checksumming", "tcp-segmentation-offload"):
+            for name, wanted in (("high", "on"), ("low", "off")):
+                self.check_offload(self.guests[name], offload, wanted)
+
+    @staticmethod
+    def check_offload(guest, offload, wanted):
+        """The guest's kernel must see the NIC that the configuration is named after."""
+        if f"{offload}: {wanted}" not in guest.run("ethtool -k eth0"):
+            raise GuestError(f"{guest.name}: {offload} is not {wanted}")
+
+    def sample(self, config):
+        """One stream of a configuration."""
+        guest, wire = (self.guests["low"], "all") if config == BASE else (self.guests["high"], config)
+        got = measure(guest, self.wires[wire], self.address[wire], self.vifd, self.seconds, options="-Z")
+        return Sample(got["gbps"] * 1e3, got["vifd_ns_per_byte"])
+
+
+def run(lab):
+    """Run the experiment; its rows."""
+    if os.cpu_count() < 2:
+        raise OSError("the host's CPU and the wire's make two, and there is one")
+    build_image()
+    lab.say(f"fig7: vifd, four wires, two guests ({accelerator()})")
+    fig7 = Fig7(lab)
+    configs = [BASE, *WIRES]
+    lab.notes += NOTES + (EMULATED if accelerator() == "tcg" else ())
+    lab.say("fig7: a stream of each configuration to warm up")
+    for config in configs:
+        fig7.sample(config)
+    samples = interleave(5 if lab.quick else 9, configs, fig7.sample, lambda text: lab.say(f"fig7: {text}"))
+    return ([row("M30", config, "throughput", "Mb/s", PAPER[config], [one.mbps for one in samples[config]])
+             for config in configs] +
+            [row("M30", config, "cpu_per_byte", "ns", None, [one.ns_per_byte for one in samples[config]])
+             for config in configs])
