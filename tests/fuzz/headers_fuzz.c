@@ -4,12 +4,11 @@
  * virtio_net_hdr, any geometry. What is found is what a plain parser finds; no byte changes; a
  * request that passes writes behind the IP header and within the frame only.
  *
- *      input: frame 9, geometry 4, length change 1, virtio_net_hdr 6 or 8, damage
+ *      input: frame 10, geometry 4, length change 1, virtio_net_hdr 6 or 8, damage
  */
 #include "offload/offload.h"
 #include "packet.h"
 #include "pkt/headers.h"
-#include "pkt/vnet.h"
 
 static void check_request(struct pkt *pkt, const uint8_t *before)
 {
@@ -35,22 +34,6 @@ static void check_request(struct pkt *pkt, const uint8_t *before)
 		HOLDS(memcmp(after, before, pkt->len) == 0);
 	}
 	free(after);
-}
-
-/* Mostly types and offsets that real guests send, or few requests would pass the first check. */
-static void take_vnet(struct input *input, const struct frame *frame, uint8_t vnet[VNET_LEN])
-{
-	static const uint8_t types[] = { PKT_GSO_NONE, PKT_GSO_TCPV4, PKT_GSO_TCPV6, PKT_GSO_UDP };
-	static const uint8_t offsets[] = { 16, 6 };
-
-	memset(vnet, 0, VNET_LEN);
-	vnet[0] = take8(input);
-	uint8_t type = take8(input), offset = take8(input);
-
-	vnet[1] = type & 0x40 ? type : types[type % 4] | (type & VNET_GSO_ECN);
-	vnet_put16(vnet + 4, take16(input));
-	vnet_put16(vnet + 6, frame->l4 + (int8_t)take8(input));
-	vnet_put16(vnet + 8, offset & 0x40 ? take16(input) : offsets[offset % 2]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

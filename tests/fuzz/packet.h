@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "frames.h"
+#include "pkt/vnet.h"
 
 #define HOLDS(what)                                                                                \
 	do {                                                                                       \
@@ -50,7 +51,7 @@ static inline void take_geometry(struct input *input, struct pkt *pkt, const uin
 
 /*
  * A well-formed frame: VLAN tags, IP version, bytes of options, protocol, bytes of TCP options, TCP
- * flags, a seed, payload bytes (2).
+ * flags, a seed, payload bytes (2), by how many bits less: small ones are soon done.
  */
 static inline void take_frame(struct input *input, struct frame *frame)
 {
@@ -65,9 +66,29 @@ static inline void take_frame(struct input *input, struct frame *frame)
 	uint64_t seed = take8(input) + 1;
 
 	desc.payload = take16(input);
+	desc.payload >>= take8(input) % 16;
 	if (desc.payload > 65000)
 		desc.payload = 65000;
 	frame_build(frame, &desc, &seed);
+}
+
+/*
+ * A virtio_net_hdr. Mostly types and offsets that real guests send, or few requests would pass the
+ * first check.
+ */
+static inline void take_vnet(struct input *input, const struct frame *frame, uint8_t vnet[VNET_LEN])
+{
+	static const uint8_t types[] = { PKT_GSO_NONE, PKT_GSO_TCPV4, PKT_GSO_TCPV6, PKT_GSO_UDP };
+	static const uint8_t offsets[] = { 16, 6 };
+
+	memset(vnet, 0, VNET_LEN);
+	vnet[0] = take8(input);
+	uint8_t type = take8(input), offset = take8(input);
+
+	vnet[1] = type & 0x40 ? type : types[type % 4] | (type & VNET_GSO_ECN);
+	vnet_put16(vnet + 4, take16(input));
+	vnet_put16(vnet + 6, frame->l4 + (int8_t)take8(input));
+	vnet_put16(vnet + 8, offset & 0x40 ? take16(input) : offsets[offset % 2]);
 }
 
 /* Overwrite header bytes by (offset, value) pairs to the end of the input: any frame may result. */
