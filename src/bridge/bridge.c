@@ -105,6 +105,7 @@ int bridge_create(const char *name, unsigned ageing_sec, unsigned fdb_max, struc
 	strcpy(new->name, name);
 	new->id = next_id++;
 	new->ageing_sec = ageing_sec ? ageing_sec : BRIDGE_AGEING_DEFAULT;
+	new->answer_too_big = true;
 	bridges[bridge_count++] = new;
 
 	if (bridge_now() == 0) { /* not ticked yet: nothing must be learned in the distant past */

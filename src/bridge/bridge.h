@@ -20,6 +20,7 @@ struct bridge {
 	struct port *ports[BRIDGE_PORTS_MAX]; /* changed while paused */
 	unsigned port_count;
 	unsigned ageing_sec;
+	bool answer_too_big; /* with ICMP what does not fit a port's MTU (offload/too_big.c) */
 };
 
 /* ageing_sec and fdb_max (entries): 0 means the default, 300 s and 8192. 0 or -errno (-EEXIST). */

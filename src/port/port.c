@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "offload/offload.h"
+#include "offload/too_big.h"
 #include "port/worker.h"
 
 static struct port *ports[PORTS_MAX]; /* by id; changed while paused */
@@ -70,6 +71,7 @@ void port_send(struct port *port, struct pkt **pkts, unsigned n)
 {
 	unsigned from = 0; /* pkts[from..i) fit the port as they are */
 
+	n = too_big_drop(port, pkts, n);
 	for (unsigned i = 0; i < n; i++) {
 		if (likely((offload_needs(pkts[i]) & ~port->caps) == 0))
 			continue;

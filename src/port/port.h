@@ -90,6 +90,7 @@ struct port_ops {
 	X(drop_not_ready, "sent: the guest is not connected or its receive queue is not running")  \
 	X(drop_no_buffers, "sent: the guest has posted too few receive buffers")                   \
 	X(drop_too_big, "sent: longer than the receiver's buffer or MTU")                          \
+	X(too_big_answers, "of those, told to the sender with ICMP (too-big=on)")                  \
 	X(drop_offload_failed, "sent: needs an offload that could not be done in software")        \
 	X(drop_queue_full, "sent: the device's queue is full")                                     \
 	X(drop_device_error, "sent: the device refused the packet")

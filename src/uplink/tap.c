@@ -523,24 +523,11 @@ static void tap_disarm(struct port *port, unsigned number)
 
 /* ---- sending ---- */
 
-/* Does the packet, or each segment of it, fit the interface's MTU? */
-static bool fits_mtu(struct pkt *pkt, unsigned mtu)
-{
-	if (likely(pkt->len <= mtu + PKT_LEN_MIN))
-		return true;
-	headers_parse(pkt);
-	if (pkt->offload.gso_type == PKT_GSO_NONE)
-		return pkt->len - pkt->l3_off <= mtu;
-	return (unsigned)pkt->payload_off - pkt->l3_off + pkt->offload.gso_size <= mtu;
-}
-
 /* Write one packet; returns the counter of why it could not, or NULL. */
-static uint64_t *write_frame(int fd, struct pkt *pkt, unsigned mtu, struct port_stats *stats)
+static uint64_t *write_frame(int fd, struct pkt *pkt, struct port_stats *stats)
 {
 	struct iovec iov[1 + PKT_FRAGS_MAX];
 
-	if (unlikely(!fits_mtu(pkt, mtu)))
-		return &stats->drop_too_big;
 	vnet_from_offload(&pkt->offload, pkt->payload_off ? pkt->payload_off : pkt->header_len,
 			  pkt->vnet);
 	iov[0] = (struct iovec){ pkt->vnet, VNET_LEN + pkt->header_len };
@@ -559,7 +546,7 @@ static void tap_send(struct port *port, struct pkt **pkts, unsigned n)
 
 	for (unsigned i = 0; i < n; i++) {
 		struct pkt *pkt = pkts[i];
-		uint64_t *why = write_frame(fd, pkt, port->mtu, stats);
+		uint64_t *why = write_frame(fd, pkt, stats);
 
 		if (unlikely(why)) {
 			(*why)++;

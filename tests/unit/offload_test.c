@@ -57,6 +57,7 @@ static void sink_reset(uint32_t caps)
 	sink.port.ops = &sink_ops;
 	sink.port.stats = sink.stats;
 	sink.port.caps = caps;
+	sink.port.mtu = UINT16_MAX;
 }
 
 /*

@@ -260,6 +260,7 @@ static int set_up(void **state)
 	probe.port.ops = &probe_ops;
 	probe.port.queues = 1;
 	probe.port.caps = ~0u;
+	probe.port.mtu = UINT16_MAX;
 	probe.wake_fd = eventfd(0, EFD_NONBLOCK);
 
 	assert_int_equal(bridge_create("br0", 0, 0, &bridge, &error), 0);
