@@ -25,6 +25,7 @@
 #include "sys/ctl_socket.h"
 #include "sys/log.h"
 #include "sys/loop.h"
+#include "uplink/netif.h"
 
 enum { TICK_MSEC = 250, EXIT_USAGE = 2, DEFAULT_MTU = 1500 };
 
@@ -274,6 +275,7 @@ static int run(const struct options *options, struct error *error)
 		err = ctl_socket_open(control, error);
 	if (err)
 		return err;
+	netif_restore_all();
 	err = configure(options, error);
 	if (!err) {
 		on_tick(NULL);

@@ -98,8 +98,10 @@ static const struct view views[] = {
 		.nothing = "no uplinks",
 		.columns = {
 			{ "UPLINK", "name", TEXT }, { "KIND", "kind", TEXT },
-			{ "INTERFACE", "tap", TEXT }, { "NETNS", "netns", TEXT },
-			{ "QUEUES", "queues", NUMBER }, { "MTU", "mtu", NUMBER },
+			{ "INTERFACE", "interface", TEXT }, { "NETNS", "netns", TEXT },
+			{ "STATE", "state", TEXT }, { "MTU", "mtu", NUMBER },
+			{ "QUEUES", "queues", NUMBER }, { "TAKES", "caps", LIST },
+			{ "GOT", "got", LIST },
 		},
 	},
 	{ .command = "show guests", .nothing = "no guests", .print = print_guests },

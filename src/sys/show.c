@@ -144,9 +144,19 @@ json_t *show_uplinks(void)
 {
 	json_t *list = json_array();
 
-	for (struct port *port = port_next(NULL); port; port = port_next(port))
-		if (port->uplink)
-			json_array_append_new(list, tap_show(port));
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		if (!port->uplink)
+			continue;
+		json_t *row = add_row(list), *interface = tap_show(port);
+
+		put_text(row, "name", port->name);
+		put_text(row, "kind", port->ops->kind);
+		put_count(row, "queues", port->queues);
+		put_count(row, "mtu", port->mtu);
+		put(row, "caps", caps_json(READ(port->caps)));
+		json_object_update(row, interface);
+		json_decref(interface);
+	}
 	return list;
 }
 

@@ -38,9 +38,6 @@
 #include <fcntl.h>
 #include <linux/ethtool.h>
 #include <linux/if_tun.h>
-#include <linux/sockios.h>
-#include <net/if.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +51,7 @@
 #include "pkt/vnet.h"
 #include "port/worker.h"
 #include "sys/log.h"
+#include "uplink/netif.h"
 
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
@@ -82,8 +80,7 @@ struct tap_queue {
 
 struct tap {
 	struct port port;
-	char ifname[IFNAMSIZ];
-	char *netns;     /* as configured, NULL: vifd's */
+	struct netif netif;
 	uint8_t *arenas; /* of all queues */
 	size_t arenas_len;
 	struct tap_queue queues[PORT_QUEUES_MAX];
@@ -98,63 +95,21 @@ static struct tap *tap_of(struct port *port)
 
 /* ---- opening and closing, in the main thread ---- */
 
-/* Move to a network namespace. Returns a descriptor of the present one to go back to, or -errno. */
-static int netns_enter(const char *netns, struct error *error)
-{
-	char path[PATH_MAX];
-	int there, back, err = 0;
-
-	snprintf(path, sizeof(path), "%s%s", strchr(netns, '/') ? "" : "/run/netns/", netns);
-	there = open(path, O_RDONLY | O_CLOEXEC);
-	if (there < 0)
-		return errno == ENOENT
-			       ? fail(error, -ENOENT, "there is no network namespace '%s' (%s)",
-				      netns, path)
-			       : fail(error, -errno, "network namespace %s: %s", path,
-				      strerror(errno));
-	back = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (back < 0)
-		err = fail(error, -errno, "/proc/thread-self/ns/net: %s", strerror(errno));
-	else if (setns(there, CLONE_NEWNET))
-		err = errno == EPERM ? fail(error, -EPERM,
-					    "no permission to enter network namespace '%s': it "
-					    "takes root or CAP_SYS_ADMIN",
-					    netns)
-				     : fail(error, -errno, "%s is no network namespace: %s", path,
-					    strerror(errno));
-	if (err && back >= 0)
-		close(back);
-	close(there);
-	return err ? err : back;
-}
-
-static void netns_leave(int back)
-{
-	if (back < 0)
-		return;
-	if (setns(back, CLONE_NEWNET)) /* it was ours a moment ago */
-		log_error("cannot return to the network namespace: %s", strerror(errno));
-	close(back);
-}
-
-/* Is there an interface of this name that is no TAP? sock: any socket in its namespace. */
-static bool is_other_interface(int sock, const char *ifname)
+/* Is there an interface of this name that is no TAP? */
+static bool is_other_interface(const struct netif *netif)
 {
 	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-	struct ifreq ifr = { 0 };
 
-	strcpy(ifr.ifr_name, ifname);
-	if (ioctl(sock, SIOCGIFINDEX, &ifr))
-		return false;
-	ifr.ifr_data = (void *)&driver;
-	return ioctl(sock, SIOCETHTOOL, &ifr) || strcmp(driver.driver, "tun") != 0 ||
-	       strcmp(driver.bus_info, "tap") != 0;
+	return netif_index(netif) >= 0 &&
+	       (netif_ethtool(netif, &driver) || strcmp(driver.driver, "tun") != 0 ||
+		strcmp(driver.bus_info, "tap") != 0);
 }
 
 /* Say why TUNSETIFF failed with code. */
-static int explain_attach(int sock, const char *ifname, unsigned queues, int code,
-			  struct error *error)
+static int explain_attach(const struct netif *netif, unsigned queues, int code, struct error *error)
 {
+	const char *ifname = netif->name;
+
 	if (code == EPERM)
 		return fail(error, -code,
 			    "no permission to open TAP '%s': it takes root or CAP_NET_ADMIN, or an "
@@ -162,7 +117,7 @@ static int explain_attach(int sock, const char *ifname, unsigned queues, int cod
 			    ifname);
 	if (code == EBUSY)
 		return fail(error, -code, "TAP '%s' is busy: a program has it open", ifname);
-	if (code == EINVAL && is_other_interface(sock, ifname))
+	if (code == EINVAL && is_other_interface(netif))
 		return fail(error, -EEXIST, "interface '%s' exists and is no TAP", ifname);
 	if (code == EINVAL && queues > 1)
 		return fail(error, -code,
@@ -184,18 +139,18 @@ static int queue_open(struct tap *tap, bool multi_queue, int *fd)
 	*fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (*fd < 0)
 		return errno;
-	strcpy(ifr.ifr_name, tap->ifname);
+	strcpy(ifr.ifr_name, tap->netif.name);
 	if (ioctl(*fd, TUNSETIFF, &ifr) || ioctl(*fd, TUNSETVNETHDRSZ, &vnet_len) ||
 	    ioctl(*fd, TUNSETVNETLE, &little_endian)) {
 		err = errno;
 		close(*fd);
 		*fd = -1;
 	}
-	strcpy(tap->ifname, ifr.ifr_name); /* the kernel fills in a %d */
+	strcpy(tap->netif.name, ifr.ifr_name); /* the kernel fills in a %d */
 	return err;
 }
 
-static int queues_open(struct tap *tap, int sock, struct error *error)
+static int queues_open(struct tap *tap, struct error *error)
 {
 	bool multi_queue = tap->port.queues > 1;
 
@@ -208,7 +163,7 @@ static int queues_open(struct tap *tap, int sock, struct error *error)
 			err = queue_open(tap, multi_queue, &tap->queues[i].fd);
 		}
 		if (err)
-			return explain_attach(sock, tap->ifname, tap->port.queues, err, error);
+			return explain_attach(&tap->netif, tap->port.queues, err, error);
 	}
 	return 0;
 }
@@ -236,45 +191,27 @@ static int offloads_set(struct tap *tap, uint32_t mask, struct error *error)
 	if (mask & PORT_CAP_USO && ioctl(fd, TUNSETOFFLOAD, flags | uso) == 0)
 		tap->port.caps |= PORT_CAP_USO;
 	else if (ioctl(fd, TUNSETOFFLOAD, flags))
-		return fail(error, -errno, "TAP '%s': offloads are refused: %s", tap->ifname,
+		return fail(error, -errno, "TAP '%s': offloads are refused: %s", tap->netif.name,
 			    strerror(errno));
 	return 0;
 }
 
-/* Set or read the MTU and bring the interface up. */
-static int interface_set_up(struct tap *tap, int sock, uint16_t mtu, struct error *error)
-{
-	struct ifreq ifr = { .ifr_mtu = mtu };
-
-	strcpy(ifr.ifr_name, tap->ifname);
-	if (ioctl(sock, mtu ? SIOCSIFMTU : SIOCGIFMTU, &ifr))
-		return fail(error, -errno, "TAP '%s': MTU %u: %s", tap->ifname, mtu,
-			    strerror(errno));
-	tap->port.mtu = ifr.ifr_mtu < UINT16_MAX ? ifr.ifr_mtu : UINT16_MAX;
-	if (ioctl(sock, SIOCGIFFLAGS, &ifr) == 0) {
-		ifr.ifr_flags |= IFF_UP;
-		if (ioctl(sock, SIOCSIFFLAGS, &ifr) == 0)
-			return 0;
-	}
-	return fail(error, -errno, "TAP '%s' cannot be brought up: %s", tap->ifname,
-		    strerror(errno));
-}
-
-/* Open the interface: what has to be done in its network namespace. */
+/* What has to be done in the interface's network namespace. */
 static int interface_open(struct tap *tap, const struct tap_config *config, struct error *error)
 {
-	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int err;
+	int err = netif_open(&tap->netif, config->ifname, config->netns, error);
 
-	if (sock < 0)
-		return fail(error, -errno, "socket: %s", strerror(errno));
-	err = queues_open(tap, sock, error);
+	if (err)
+		return err;
+	err = queues_open(tap, error);
 	if (!err)
 		err = offloads_set(tap, config->caps_mask, error);
 	if (!err)
-		err = interface_set_up(tap, sock, config->mtu, error);
-	close(sock);
-	return err;
+		err = netif_set_up(&tap->netif, config->mtu, error);
+	if (err < 0)
+		return err;
+	tap->port.mtu = err < UINT16_MAX ? err : UINT16_MAX;
+	return 0;
 }
 
 static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
@@ -316,14 +253,12 @@ static struct tap *tap_new(const struct tap_config *config)
 	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
 		tap->queues[i].fd = -1;
 	strcpy(tap->port.name, config->name);
-	strcpy(tap->ifname, config->ifname);
+	tap->netif = (struct netif){ .sock = -1, .note = -1 };
 	tap->port.ops = &tap_ops;
 	tap->port.queues = config->queues;
 	tap->port.uplink = config->uplink;
 	tap->port.poll_is_syscall = true;
-	tap->netns = config->netns ? strdup(config->netns) : NULL;
-	if ((config->netns && !tap->netns) || arenas_map(tap)) {
-		free(tap->netns);
+	if (arenas_map(tap)) {
 		free(tap);
 		return NULL;
 	}
@@ -337,8 +272,8 @@ static void tap_free(struct tap *tap)
 		if (tap->queues[i].fd >= 0)
 			close(tap->queues[i].fd);
 	}
+	netif_close(&tap->netif);
 	munmap(tap->arenas, tap->arenas_len);
-	free(tap->netns);
 	free(tap);
 }
 
@@ -367,15 +302,11 @@ static int tap_attach(struct tap *tap, struct error *error)
 int tap_open(const struct tap_config *config, struct port **port, struct error *error)
 {
 	struct tap *tap;
-	int back = -1, err;
+	int back, err;
 
 	if (strlen(config->name) >= PORT_NAME_MAX)
 		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
 			    config->name, PORT_NAME_MAX - 1);
-	if (strlen(config->ifname) >= IFNAMSIZ)
-		return fail(error, -ENAMETOOLONG,
-			    "interface name '%s' is longer than %u characters", config->ifname,
-			    IFNAMSIZ - 1);
 	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
 		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
 			    PORT_QUEUES_MAX);
@@ -383,15 +314,11 @@ int tap_open(const struct tap_config *config, struct port **port, struct error *
 	if (!tap)
 		return fail(error, -ENOMEM, "out of memory");
 
-	if (config->netns) {
-		back = netns_enter(config->netns, error);
-		if (back < 0) {
-			tap_free(tap);
-			return back;
-		}
+	err = netns_enter(config->netns, &back, error);
+	if (!err) {
+		err = interface_open(tap, config, error);
+		netns_leave(back);
 	}
-	err = interface_open(tap, config, error);
-	netns_leave(back);
 	if (!err)
 		err = tap_attach(tap, error);
 	if (err) {
@@ -413,10 +340,10 @@ static void tap_close(struct port *port)
 json_t *tap_show(struct port *port)
 {
 	struct tap *tap = tap_of(port);
+	json_t *show = netif_show(&tap->netif);
 
-	return json_pack("{s:s, s:s, s:s, s:s?, s:i, s:i}", "name", port->name, "kind",
-			 port->ops->kind, "tap", tap->ifname, "netns", tap->netns, "queues",
-			 (int)port->queues, "mtu", (int)port->mtu);
+	json_object_set_new(show, "got", json_pack("[s]", tap->netif.found ? "found" : "made"));
+	return show;
 }
 
 /* ---- receiving ---- */

@@ -25,7 +25,7 @@ struct tap_config {
  * (persistent) stays.
  */
 int tap_open(const struct tap_config *config, struct port **port, struct error *error);
-/* The uplink for `show uplinks`: name, kind, tap, netns, queues, mtu. New reference. */
+/* The interface for `show uplinks`: as netif_show(), and what was got. New reference. */
 json_t *tap_show(struct port *port);
 
 #endif
