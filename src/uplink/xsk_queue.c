@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One queue of an AF_XDP uplink (Linux, Documentation/networking/af_xdp.rst).
+ *
+ * Theory of operation. Kernel and vifd share frames of 2 or 4 KiB, the UMEM, and hand them to each
+ * other over four rings. Each queue has a UMEM of its own, so that queues share nothing.
+ *
+ *      frames   [ XSK_RX_FRAMES: received into        | XSK_TX_FRAMES: sent from          ]
+ *
+ *      recv()     fill ring    --> kernel: receives   | send()   tx ring    --> kernel: sends
+ *                 rx ring      <-- packet by packet   |          completion <-- frame by frame
+ *                 done(): back into the fill ring     |          ring, reaped with the next burst
+ *
+ * A received packet references its frames until its last owner lets go; the first 64 bytes are
+ * copied to header[] as everywhere, and a packet that fits there gives its frame back at once.
+ * next[] chains the frames of a packet that takes several. Both rings of a side have room for all
+ * frames of that side, hence neither ever overflows. Sending is the one copy: header and fragments
+ * are gathered into a frame, so that a packet in pieces costs no more than one in a whole.
+ *
+ * Doorbells. In copy mode it is our system call that sends, 32 packets at most; in zero-copy mode
+ * the driver polls and says (need-wakeup) when it has to be woken. What the device could not take
+ * at once is tried again in the next rounds of the worker that receives here. Arming costs nothing:
+ * with the rx ring found empty the next packet is an edge on the descriptor.
+ *
+ * Checksums (M7). XDP delivers a packet's bytes and none of what the kernel knew about its
+ * checksum. It is therefore verified here, while the payload is on its way into the cache for the
+ * copy that follows, and only a right one is called valid. A wrong one is left as it is, for the
+ * receiver to find.
+ *
+ * One kind of wrong is no error: on an interface whose other end is on this machine (veth; in SKB
+ * mode others) the sender's kernel leaves the checksum unfinished, for there is no wire: the field
+ * holds the sum of the pseudo header. A packet from such an interface with exactly that in its
+ * field asks for its checksum to be finished, as if it came from a TAP. That is believed at the
+ * price of the checksum being one bit weaker there (a damaged packet looks unfinished once in 65536
+ * times, as it looks intact once in 65536 times); from other interfaces it is not.
+ */
+#include "uplink/xsk_queue.h"
+
+#include <errno.h>
+#include <linux/if_link.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "bridge/bridge.h"
+#include "pkt/csum.h"
+#include "pkt/headers.h"
+#include "port/worker.h"
+
+#ifndef XDP_USE_SG /* Linux 6.6 */
+#define XDP_USE_SG    (1 << 4)
+#define XDP_PKT_CONTD (1 << 0)
+#endif
+
+enum {
+	HUGE_PAGE = 2 << 20,
+	NO_FRAME = 0xffff,
+	SEND_BUDGET = 32,       /* packets that one sendto() sends in copy mode */
+	SEND_BUFFER = 64 << 20, /* bytes of memory of packets on their way; frames bound it */
+	IPV6_HLEN = 40,
+	TCP_CSUM_OFFSET = 16,
+	UDP_CSUM_OFFSET = 6,
+};
+
+static_assert((int)XSK_RX_FRAMES < (int)NO_FRAME, "frames are numbered in 16 bits");
+
+/* ---- opening and closing ---- */
+
+/* The UMEM, on huge pages if there are any: a frame must not cross pages that lie apart. */
+static int frames_map(struct xsk_queue *queue)
+{
+	size_t len = (size_t)(XSK_RX_FRAMES + XSK_TX_FRAMES) * queue->frame_size;
+	int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+
+	len = (len + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+	queue->memory_len = len;
+	queue->memory = mmap(NULL, len, protection, flags | MAP_HUGETLB, -1, 0);
+	queue->frames = queue->memory;
+	queue->pages = XSK_PAGES_HUGE;
+	if (queue->memory != MAP_FAILED)
+		return 0;
+
+	queue->memory_len = len + HUGE_PAGE;
+	queue->memory = mmap(NULL, queue->memory_len, protection, flags, -1, 0);
+	if (queue->memory == MAP_FAILED) {
+		queue->memory = NULL;
+		return -errno;
+	}
+	queue->frames = (uint8_t *)queue->memory + (-(uintptr_t)queue->memory & (HUGE_PAGE - 1));
+	queue->pages = madvise(queue->frames, len, MADV_HUGEPAGE) ? XSK_PAGES_SMALL
+								  : XSK_PAGES_TRANSPARENT;
+	return 0;
+}
+
+static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n);
+
+static int socket_open(struct xsk_queue *queue, const struct xsk_queue_config *config)
+{
+	const struct xsk_umem_config umem = {
+		.fill_size = XSK_RX_FRAMES,
+		.comp_size = XSK_TX_FRAMES,
+		.frame_size = config->frame_size,
+	};
+	const struct xsk_socket_config socket = {
+		.rx_size = XSK_RX_FRAMES,
+		.tx_size = XSK_TX_FRAMES,
+		.libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD,
+		.xdp_flags = config->xdp_mode,
+		.bind_flags = XDP_USE_NEED_WAKEUP | (config->zero_copy ? XDP_ZEROCOPY : XDP_COPY) |
+			      (config->multi_buffer ? XDP_USE_SG : 0),
+	};
+	size_t len = (size_t)(XSK_RX_FRAMES + XSK_TX_FRAMES) * config->frame_size;
+	int err = xsk_umem__create(&queue->umem, queue->frames, len, &queue->fill,
+				   &queue->completion, &umem);
+
+	if (err) {
+		queue->umem = NULL;
+		return err;
+	}
+	err = xsk_socket__create(&queue->socket, config->ifname, config->queue, queue->umem,
+				 &queue->rx, &queue->tx, &socket);
+	if (err)
+		queue->socket = NULL;
+	return err;
+}
+
+int xsk_queue_open(struct xsk_queue *queue, const struct xsk_queue_config *config)
+{
+	int send_buffer = SEND_BUFFER, err;
+	uint32_t at = 0;
+
+	queue->source.done = queue_done;
+	queue->frame_size = config->frame_size;
+	queue->multi_buffer = config->multi_buffer;
+	queue->unfinished = config->unfinished;
+	err = frames_map(queue);
+	if (!err)
+		err = socket_open(queue, config);
+	if (err) {
+		xsk_queue_close(queue);
+		return err;
+	}
+
+	/* Without the privilege a busy device is tried again more often, that is all. */
+	setsockopt(xsk_socket__fd(queue->socket), SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer,
+		   sizeof(send_buffer));
+	xsk_ring_prod__reserve(&queue->fill, XSK_RX_FRAMES, &at);
+	for (unsigned i = 0; i < XSK_RX_FRAMES; i++)
+		*xsk_ring_prod__fill_addr(&queue->fill, at + i) = (uint64_t)i * queue->frame_size;
+	xsk_ring_prod__submit(&queue->fill, XSK_RX_FRAMES);
+	for (unsigned i = 0; i < XSK_TX_FRAMES; i++)
+		queue->free[i] = XSK_RX_FRAMES + XSK_TX_FRAMES - 1 - i;
+	queue->free_count = XSK_TX_FRAMES;
+	return 0;
+}
+
+void xsk_queue_close(struct xsk_queue *queue)
+{
+	if (queue->socket)
+		xsk_socket__delete(queue->socket);
+	if (queue->umem)
+		xsk_umem__delete(queue->umem);
+	if (queue->memory)
+		munmap(queue->memory, queue->memory_len);
+	memset(queue, 0, sizeof(*queue));
+}
+
+/* ---- receiving ---- */
+
+static inline void wake_receiver(struct xsk_queue *queue)
+{
+	if (unlikely(xsk_ring_prod__needs_wakeup(&queue->fill)))
+		recvfrom(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, NULL);
+}
+
+/* Put a packet's frames into the fill ring, which has room for all; submit later. */
+static unsigned frames_return(struct xsk_queue *queue, const struct pkt *pkt)
+{
+	unsigned count = 0;
+	uint32_t at = 0;
+
+	for (unsigned frame = pkt->cookie; frame != NO_FRAME; frame = queue->next[frame]) {
+		xsk_ring_prod__reserve(&queue->fill, 1, &at);
+		*xsk_ring_prod__fill_addr(&queue->fill, at) = (uint64_t)frame * queue->frame_size;
+		count++;
+	}
+	return count;
+}
+
+static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
+{
+	struct xsk_queue *queue = (struct xsk_queue *)source;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		count += frames_return(queue, pkts[i]);
+	xsk_ring_prod__submit(&queue->fill, count);
+}
+
+/* IP payload bytes of a parsed packet, from the IP header: the frame may be padded. */
+static unsigned l4_len(const struct pkt *pkt)
+{
+	const uint8_t *ip = pkt->header + pkt->l3_off;
+	unsigned end = headers_is_ipv6(pkt) ? IPV6_HLEN + load_be16(ip + 4) : load_be16(ip + 2);
+
+	return pkt->l3_off + end - pkt->l4_off;
+}
+
+/* Say of the checksum what is known for certain; see the top of the file. */
+static void judge_checksum(const struct xsk_queue *queue, struct pkt *pkt)
+{
+	unsigned offset;
+	uint16_t field;
+
+	headers_parse(pkt);
+	if (!pkt->payload_off || !pkt_pull(pkt, pkt->payload_off))
+		return;
+	offset = pkt->l4_proto == IPPROTO_TCP ? TCP_CSUM_OFFSET : UDP_CSUM_OFFSET;
+	memcpy(&field, pkt->header + pkt->l4_off + offset, sizeof(field));
+	if (pkt->l4_proto == IPPROTO_UDP && field == 0)
+		return; /* the sender made none */
+
+	unsigned len = l4_len(pkt);
+	uint32_t pseudo = csum_pseudo(pkt, len);
+
+	/*
+	 * First, for it costs little. A field that is right as well stays right when it is
+	 * finished: then the data sum to zero.
+	 */
+	if (queue->unfinished && field == csum_fold_partial(pseudo) &&
+	    pkt->l4_off + len == pkt->len) {
+		pkt->offload.flags = PKT_CSUM_PARTIAL;
+		pkt->offload.csum_start = pkt->l4_off;
+		pkt->offload.csum_offset = offset;
+	} else if (csum_fold(csum_pkt(pkt, pkt->l4_off, len, pseudo)) == 0) {
+		pkt->offload.flags = PKT_CSUM_VALID;
+	}
+}
+
+/* The first frame of a packet. */
+static void begin(struct xsk_queue *queue, struct pkt *pkt, const struct xdp_desc *desc)
+{
+	uint8_t *data = queue->frames + desc->addr;
+
+	pkt->header_len = desc->len < PKT_HEADER_FAST ? desc->len : PKT_HEADER_FAST;
+	memcpy(pkt->header, data, pkt->header_len);
+	pkt->len = desc->len;
+	pkt->cookie = queue->partial_last = desc->addr / queue->frame_size;
+	queue->next[pkt->cookie] = NO_FRAME;
+	if (desc->len > PKT_HEADER_FAST) {
+		pkt->frags[0] = (struct iovec){ data + PKT_HEADER_FAST,
+						desc->len - PKT_HEADER_FAST };
+		pkt->frag_count = 1;
+	}
+	queue->partial = pkt;
+	queue->partial_drop = NULL;
+}
+
+static void continue_with(struct xsk_queue *queue, const struct xdp_desc *desc,
+			  struct port_stats *stats)
+{
+	struct pkt *pkt = queue->partial;
+	unsigned frame = desc->addr / queue->frame_size;
+
+	queue->next[queue->partial_last] = frame;
+	queue->next[frame] = NO_FRAME;
+	queue->partial_last = frame;
+	pkt->len += desc->len;
+	if (pkt->len > PKT_LEN_MAX)
+		queue->partial_drop = &stats->drop_oversize;
+	else if (pkt->frag_count == PKT_INLINE_FRAGS)
+		queue->partial_drop = &stats->drop_too_many_fragments;
+	else
+		pkt->frags[pkt->frag_count++] = (struct iovec){ queue->frames + desc->addr,
+								desc->len };
+}
+
+/* All of a packet is there. NULL: it is not to be forwarded, and counted. */
+static struct pkt *finish(struct xsk_queue *queue, struct port *port, struct port_stats *stats,
+			  unsigned *returned)
+{
+	struct pkt *pkt = queue->partial;
+
+	queue->partial = NULL;
+	if (unlikely(pkt->len < PKT_LEN_MIN))
+		queue->partial_drop = &stats->drop_runt;
+	if (unlikely(queue->partial_drop)) {
+		(*queue->partial_drop)++;
+		*returned += frames_return(queue, pkt);
+		pkt_pool_put(&worker_self->pool, &pkt, 1);
+		return NULL;
+	}
+	if (pkt->frag_count)
+		pkt->source = &queue->source;
+	else
+		*returned += frames_return(queue, pkt); /* it is all in the header copy */
+	pkt->in_port = port->id;
+	stats->recv_packets++;
+	stats->recv_bytes += pkt->len;
+	return pkt;
+}
+
+unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n)
+{
+	struct port_stats *stats = port_stats(port);
+	uint32_t at = 0, used = 0;
+	uint32_t descs = xsk_ring_cons__peek(&queue->rx, n, &at);
+	unsigned count = 0, returned = 0;
+
+	if (descs == 0) {
+		wake_receiver(queue);
+		if (unlikely(atomic_load_explicit(&queue->refused, memory_order_relaxed)))
+			xsk_queue_kick(queue);
+		return 0;
+	}
+	for (; used < descs; used++) {
+		const struct xdp_desc *desc = xsk_ring_cons__rx_desc(&queue->rx, at + used);
+		struct pkt *pkt;
+
+		if (queue->partial)
+			continue_with(queue, desc, stats);
+		else if (likely(pkt_pool_get(&worker_self->pool, &pkt, 1)))
+			begin(queue, pkt, desc);
+		else
+			break; /* it waits in the ring */
+		if (unlikely(desc->options & XDP_PKT_CONTD))
+			continue;
+		pkt = finish(queue, port, stats, &returned);
+		if (likely(pkt))
+			pkts[count++] = pkt;
+	}
+	xsk_ring_cons__cancel(&queue->rx, descs - used);
+	xsk_ring_cons__release(&queue->rx, used);
+	if (returned)
+		xsk_ring_prod__submit(&queue->fill, returned);
+	profile_mark(&worker_self->profile, STAGE_UPLINK);
+	for (unsigned i = 0; i < count; i++)
+		judge_checksum(queue, pkts[i]);
+	profile_mark(&worker_self->profile, STAGE_OFFLOAD);
+	return count;
+}
+
+bool xsk_queue_arm(struct xsk_queue *queue)
+{
+	if (unlikely(atomic_load_explicit(&queue->refused, memory_order_relaxed)))
+		xsk_queue_kick(queue);
+	return xsk_cons_nb_avail(&queue->rx, 1) > 0;
+}
+
+/* ---- sending ---- */
+
+static void queue_lock(struct xsk_queue *queue)
+{
+	while (atomic_flag_test_and_set_explicit(&queue->held, memory_order_acquire))
+		_mm_pause();
+}
+
+static void queue_unlock(struct xsk_queue *queue)
+{
+	atomic_flag_clear_explicit(&queue->held, memory_order_release);
+}
+
+/* Take back the frames that have been sent. */
+static void reap(struct xsk_queue *queue)
+{
+	uint32_t at = 0;
+	unsigned count = xsk_ring_cons__peek(&queue->completion, XSK_TX_FRAMES, &at);
+
+	for (unsigned i = 0; i < count; i++)
+		queue->free[queue->free_count++] =
+			*xsk_ring_cons__comp_addr(&queue->completion, at + i) / queue->frame_size;
+	if (count)
+		xsk_ring_cons__release(&queue->completion, count);
+}
+
+/* Descriptors that the kernel has not taken yet. */
+static unsigned unsent(const struct xsk_queue *queue)
+{
+	return __atomic_load_n(queue->tx.producer, __ATOMIC_RELAXED) -
+	       __atomic_load_n(queue->tx.consumer, __ATOMIC_ACQUIRE);
+}
+
+void xsk_queue_kick(struct xsk_queue *queue)
+{
+	unsigned left = unsent(queue);
+	bool refused = false;
+
+	while (left && !refused && xsk_ring_prod__needs_wakeup(&queue->tx)) {
+		unsigned before = left;
+		bool ok = sendto(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, 0) >=
+			  0;
+
+		left = unsent(queue);
+		/* EAGAIN is also what it says after each SEND_BUDGET packets. */
+		if (ok)
+			break;
+		refused = errno != EAGAIN || left + SEND_BUDGET > before;
+		refused &= left > 0;
+	}
+	atomic_store_explicit(&queue->refused, refused, memory_order_relaxed);
+}
+
+/* Does it fit the interface's MTU? There are no packets here that are still to be segmented. */
+static bool fits_mtu(struct pkt *pkt, unsigned mtu)
+{
+	if (likely(pkt->len <= mtu + PKT_LEN_MIN))
+		return true;
+	headers_parse(pkt);
+	return pkt->len - pkt->l3_off <= mtu;
+}
+
+/* Where a packet is being gathered to: the present frame, and how much of it is used. */
+struct gather {
+	struct xsk_queue *queue;
+	uint32_t at; /* of the tx ring */
+	unsigned descs;
+	struct xdp_desc *desc; /* NULL: none yet */
+};
+
+static void gather_frame(struct gather *gather)
+{
+	struct xsk_queue *queue = gather->queue;
+
+	if (gather->desc)
+		gather->desc->options = XDP_PKT_CONTD;
+	xsk_ring_prod__reserve(&queue->tx, 1, &gather->at);
+	gather->desc = xsk_ring_prod__tx_desc(&queue->tx, gather->at);
+	gather->desc->addr = (uint64_t)queue->free[--queue->free_count] * queue->frame_size;
+	gather->desc->len = 0;
+	gather->desc->options = 0;
+	gather->descs++;
+}
+
+static void gather_bytes(struct gather *gather, const uint8_t *from, size_t len)
+{
+	struct xsk_queue *queue = gather->queue;
+
+	while (len > 0) {
+		uint32_t room = queue->frame_size - gather->desc->len;
+
+		if (unlikely(room == 0)) {
+			gather_frame(gather);
+			room = queue->frame_size;
+		}
+		if (room > len)
+			room = len;
+		memcpy(queue->frames + gather->desc->addr + gather->desc->len, from, room);
+		gather->desc->len += room;
+		from += room;
+		len -= room;
+	}
+}
+
+/* There is too little room: have sent what is there. */
+static void make_room(struct gather *gather)
+{
+	xsk_ring_prod__submit(&gather->queue->tx, gather->descs);
+	gather->descs = 0;
+	xsk_queue_kick(gather->queue);
+	reap(gather->queue);
+}
+
+/* Copy one packet; returns the counter of why it could not, or NULL. */
+static uint64_t *put_packet(struct gather *gather, struct pkt *pkt, unsigned mtu,
+			    struct port_stats *stats)
+{
+	struct xsk_queue *queue = gather->queue;
+	unsigned frames = (pkt->len + queue->frame_size - 1) / queue->frame_size;
+
+	if (unlikely(!fits_mtu(pkt, mtu) || (frames > 1 && !queue->multi_buffer)))
+		return &stats->drop_too_big;
+	if (unlikely(queue->free_count < frames)) {
+		make_room(gather);
+		if (queue->free_count < frames)
+			return &stats->drop_queue_full;
+	}
+	gather->desc = NULL;
+	gather_frame(gather);
+	gather_bytes(gather, pkt->header, pkt->header_len);
+	for (unsigned i = 0; i < pkt->frag_count; i++)
+		gather_bytes(gather, pkt->frags[i].iov_base, pkt->frags[i].iov_len);
+	return NULL;
+}
+
+void xsk_queue_send(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n)
+{
+	struct port_stats *stats = port_stats(port);
+	struct gather gather = { .queue = queue };
+
+	queue_lock(queue);
+	reap(queue);
+	for (unsigned i = 0; i < n; i++) {
+		struct pkt *pkt = pkts[i];
+		uint64_t *why = put_packet(&gather, pkt, port->mtu, stats);
+
+		if (unlikely(why)) {
+			(*why)++;
+		} else {
+			stats->send_packets++;
+			stats->send_bytes += pkt->len;
+		}
+		pkt_put(pkt);
+	}
+	xsk_ring_prod__submit(&queue->tx, gather.descs);
+	queue_unlock(queue);
+	worker_need_flush(worker_self, port);
+	profile_mark(&worker_self->profile, STAGE_COPY);
+}
