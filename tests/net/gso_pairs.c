@@ -34,9 +34,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "frames.h"
-#include "pkt/headers.h"
-#include "pkt/vnet.h"
+#include "super.h"
 
 enum {
 	HDR_LEN = 10, /* of a virtio_net_hdr without num_buffers, as AF_PACKET has it */
@@ -50,11 +48,6 @@ struct segments {
 	unsigned count;
 	uint32_t len[SEGMENTS_MAX + 1], used;
 	uint8_t bytes[SEGMENTS_MAX * PKT_HEADER_MAX + 2 * FRAME_MAX];
-};
-
-struct super {
-	struct frame frame; /* its offsets are those that headers_parse() found */
-	uint8_t vnet[VNET_LEN];
 };
 
 static struct segments ours, theirs;
@@ -253,86 +246,13 @@ static void compare_super(uint64_t *seed)
 
 /* ---- packets ---- */
 
-static uint32_t one_of(uint64_t *seed, const uint32_t *values, unsigned count)
-{
-	return values[rnd(seed) % count];
-}
-
-/* Sizes that real senders use, odd ones, and those where something just fits or just does not. */
-static uint32_t draw_gso_size(uint64_t *seed)
-{
-	static const uint32_t usual[] = { 1448, 1460, 1428, 1440, 1472, 8948, 536, 1024 };
-
-	return rnd(seed) % 2 ? one_of(seed, usual, 8) : rnd_in(seed, 1, rnd(seed) % 2 ? 200 : 9000);
-}
-
-static uint32_t draw_payload(uint64_t *seed, uint32_t gso_size, uint32_t segments_max,
-			     uint32_t payload_max)
-{
-	uint32_t max = gso_size * segments_max < payload_max ? gso_size * segments_max
-							     : payload_max;
-	uint32_t payload;
-
-	switch (rnd(seed) % 4) {
-	case 0:
-		return max;
-	case 1: /* few segments, and one byte around their edges */
-		payload = gso_size * rnd_in(seed, 1, 4) + rnd(seed) % 3 - 1;
-		return payload < max ? payload : max;
-	default:
-		return rnd_in(seed, 0, max);
-	}
-}
-
-static void draw_super(uint64_t *seed)
-{
-	bool tcp = rnd(seed) % 3 != 0;
-	struct frame_desc desc = {
-		.vlans = rnd(seed) % 2 ? 0 : rnd(seed) % 3,
-		.ip = rnd(seed) % 2 ? 4 : 6,
-		.ip_options = rnd(seed) % 4 ? 0 : rnd_in(seed, 1, 5) * 8,
-		.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP,
-		.tcp_options = tcp ? rnd(seed) % 11 * 4 : 0,
-		.tcp_flags = rnd(seed),
-	};
-	uint32_t l4_header = tcp ? 20 + desc.tcp_options : 8;
-	uint32_t gso_size = draw_gso_size(seed);
-
-	desc.payload = draw_payload(seed, gso_size,
-				    tcp ? GSO_TCP_SEGMENTS_MAX : GSO_UDP_SEGMENTS_MAX,
-				    65535 - 60 - l4_header);
-	frame_build(&super.frame, &desc, seed);
-	if (desc.ip == 4 && rnd(seed) % 2) { /* without "don't fragment" */
-		uint8_t *ip = super.frame.bytes + super.frame.l3;
-
-		be16(ip + 6, 0);
-		be16(ip + 10, 0);
-		be16(ip + 10, ~slow_sum(ip, super.frame.l4 - super.frame.l3, 0));
-	}
-	memset(super.vnet, 0, sizeof(super.vnet));
-	super.vnet[0] = VNET_NEEDS_CSUM;
-	vnet_put16(super.vnet + 6, super.frame.l4);
-	vnet_put16(super.vnet + 8, tcp ? 16 : 6);
-	/*
-	 * Linux takes TCP options for payload when it judges whether a packet is worth GSO, and then
-	 * drops it because it is not. vifd sends it.
-	 */
-	if (desc.payload <= (int)gso_size && desc.payload + desc.tcp_options > (int)gso_size)
-		return;
-	super.vnet[1] = !tcp ? PKT_GSO_UDP : desc.ip == 4 ? PKT_GSO_TCPV4 : PKT_GSO_TCPV6;
-	if (tcp && rnd(seed) % 2)
-		super.vnet[1] |= VNET_GSO_ECN;
-	vnet_put16(super.vnet + 2, rnd(seed) % 2 ? super.frame.payload : 0);
-	vnet_put16(super.vnet + 4, gso_size);
-}
-
 static void compare_drawn(uint64_t first, uint64_t count)
 {
 	for (uint64_t i = first; i < first + count; i++) {
 		uint64_t seed = (i + 1) * 0x9e3779b97f4a7c15;
 
 		snprintf(context, sizeof(context), "seed %lu", (unsigned long)i);
-		draw_super(&seed);
+		draw_super(&super, &seed);
 		compare_super(&seed);
 	}
 }
