@@ -19,24 +19,18 @@
  * Packets that do not fit a frame of 4 KiB (MTU above XSK_FRAME_LARGE less what is reserved) take
  * several, which Linux does since 6.6; where it does not, the port's MTU is what fits.
  *
- * All that is changed on the interface hangs on descriptors: the program on its link, promiscuous
- * mode on a packet socket. The kernel takes both back when vifd ends, be it by kill -9. MTU and
- * IFF_UP are restored on closing.
+ * What is changed on the interface hangs on descriptors: the program on its link, promiscuous mode on
+ * a packet socket. The kernel takes both back when vifd ends, be it by kill -9. The MTU is netif.c's.
  */
 #include "uplink/af_xdp.h"
 
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/ethtool.h>
 #include <linux/if_link.h>
 #include <linux/if_packet.h>
-#include <linux/sockios.h>
-#include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,6 +39,7 @@
 #include "bridge/bridge.h"
 #include "port/worker.h"
 #include "sys/log.h"
+#include "uplink/netif.h"
 #include "uplink/xdp_prog.h"
 #include "uplink/xsk_queue.h"
 
@@ -58,17 +53,18 @@ enum {
 
 struct af_xdp {
 	struct port port;
-	char ifname[IFNAMSIZ];
-	char *netns; /* as configured, NULL: vifd's */
+	struct netif netif;
 	enum af_xdp_mode asked;
-	int control;       /* packet socket in the interface's namespace: promiscuity, ioctl() */
-	short flags_found; /* the interface's, to be restored */
-	int mtu_found;
-	char driver[32];
+	int promiscuous; /* packet socket that keeps the interface so; -1: none */
+	bool is_veth;
 	bool native, zero_copy, multi_buffer; /* what was got */
 	struct xdp_prog prog;
 	struct xsk_queue queues[PORT_QUEUES_MAX];
 };
+
+#define NO_PERMISSION                                                                              \
+	"no permission for AF_XDP on '%s': it takes root, or CAP_NET_ADMIN, CAP_NET_RAW and "      \
+	"CAP_BPF"
 
 static const struct port_ops af_xdp_ops;
 
@@ -79,89 +75,31 @@ static struct af_xdp *af_xdp_of(struct port *port)
 
 /* ---- the interface ---- */
 
-static int interface_ioctl(struct af_xdp *xdp, unsigned long request, struct ifreq *ifr)
-{
-	strcpy(ifr->ifr_name, xdp->ifname);
-	return ioctl(xdp->control, request, ifr) ? -errno : 0;
-}
-
 /* Number of the interface's receive queues, 0 if it does not say. */
-static unsigned queues_of_interface(struct af_xdp *xdp)
+static unsigned queues_of_interface(const struct af_xdp *xdp)
 {
 	struct ethtool_channels channels = { .cmd = ETHTOOL_GCHANNELS };
-	struct ifreq ifr = { .ifr_data = (void *)&channels };
 
-	if (interface_ioctl(xdp, SIOCETHTOOL, &ifr))
+	if (netif_ethtool(&xdp->netif, &channels))
 		return 0;
 	return channels.combined_count + channels.rx_count;
 }
 
-/* Set the MTU if one is given, bring the interface up, make it promiscuous. */
-static int interface_prepare(struct af_xdp *xdp, uint16_t mtu, int *ifindex, struct error *error)
+/* Have the interface take in what is for others, for as long as a socket is open. */
+static int promiscuous_open(struct af_xdp *xdp, struct error *error)
 {
-	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-	struct packet_mreq promiscuous = { .mr_type = PACKET_MR_PROMISC };
-	struct ifreq ifr = { 0 };
-	int err;
+	struct packet_mreq membership = { .mr_ifindex = netif_index(&xdp->netif),
+					  .mr_type = PACKET_MR_PROMISC };
 
-	xdp->control = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-	if (xdp->control < 0)
-		return errno == EPERM ? fail(error, -EPERM,
-					     "no permission for AF_XDP: it takes root, or "
-					     "CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF")
-				      : fail(error, -errno, "packet socket: %s", strerror(errno));
-	if (interface_ioctl(xdp, SIOCGIFINDEX, &ifr))
-		return fail(error, -ENODEV, "there is no interface '%s'%s%s", xdp->ifname,
-			    xdp->netns ? " in network namespace " : "",
-			    xdp->netns ? xdp->netns : "");
-	*ifindex = promiscuous.mr_ifindex = ifr.ifr_ifindex;
-	ifr = (struct ifreq){ .ifr_data = (void *)&driver };
-	if (!interface_ioctl(xdp, SIOCETHTOOL, &ifr))
-		snprintf(xdp->driver, sizeof(xdp->driver), "%s", driver.driver);
-
-	err = interface_ioctl(xdp, SIOCGIFMTU, &ifr);
-	xdp->mtu_found = ifr.ifr_mtu;
-	if (!err && mtu) {
-		ifr.ifr_mtu = mtu;
-		err = interface_ioctl(xdp, SIOCSIFMTU, &ifr);
-	}
-	if (err)
-		return fail(error, err, "interface '%s': MTU %u: %s", xdp->ifname, mtu,
-			    strerror(-err));
-	xdp->port.mtu = ifr.ifr_mtu < UINT16_MAX ? ifr.ifr_mtu : UINT16_MAX;
-
-	err = interface_ioctl(xdp, SIOCGIFFLAGS, &ifr);
-	xdp->flags_found = ifr.ifr_flags;
-	ifr.ifr_flags |= IFF_UP;
-	if (!err)
-		err = interface_ioctl(xdp, SIOCSIFFLAGS, &ifr);
-	if (err)
-		return fail(error, err, "interface '%s' cannot be brought up: %s", xdp->ifname,
-			    strerror(-err));
-	if (setsockopt(xdp->control, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous,
-		       sizeof(promiscuous)))
-		return fail(error, -errno, "interface '%s' cannot be made promiscuous: %s",
-			    xdp->ifname, strerror(errno));
-	return 0;
-}
-
-static void interface_restore(struct af_xdp *xdp)
-{
-	struct ifreq ifr = { 0 };
-
-	if (xdp->control < 0)
-		return;
-	if (xdp->mtu_found && !interface_ioctl(xdp, SIOCGIFMTU, &ifr) &&
-	    ifr.ifr_mtu != xdp->mtu_found) {
-		ifr.ifr_mtu = xdp->mtu_found;
-		interface_ioctl(xdp, SIOCSIFMTU, &ifr);
-	}
-	if (xdp->flags_found && !(xdp->flags_found & IFF_UP) &&
-	    !interface_ioctl(xdp, SIOCGIFFLAGS, &ifr)) {
-		ifr.ifr_flags &= ~IFF_UP;
-		interface_ioctl(xdp, SIOCSIFFLAGS, &ifr);
-	}
-	close(xdp->control); /* ends promiscuous mode */
+	xdp->promiscuous = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+	if (xdp->promiscuous >= 0 &&
+	    !setsockopt(xdp->promiscuous, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership,
+			sizeof(membership)))
+		return 0;
+	if (errno == EPERM)
+		return fail(error, -EPERM, NO_PERMISSION, xdp->netif.name);
+	return fail(error, -errno, "interface '%s' cannot be made promiscuous: %s", xdp->netif.name,
+		    strerror(errno));
 }
 
 /* ---- what is got of what was asked ---- */
@@ -192,12 +130,12 @@ static int queue_open(struct af_xdp *xdp, const struct xsk_queue_config *config)
 static int queues_open(struct af_xdp *xdp)
 {
 	struct xsk_queue_config config = {
-		.ifname = xdp->ifname,
+		.ifname = xdp->netif.name,
 		.xdp_mode = xdp->native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE,
 		.frame_size = xdp->port.mtu <= SMALL_MTU ? XSK_FRAME_SMALL : XSK_FRAME_LARGE,
 		.zero_copy = xdp->zero_copy,
 		.multi_buffer = xdp->multi_buffer,
-		.unfinished = !xdp->native || strcmp(xdp->driver, "veth") == 0,
+		.unfinished = !xdp->native || xdp->is_veth,
 	};
 	int err = 0;
 
@@ -242,7 +180,7 @@ static int modes_try(struct af_xdp *xdp, int ifindex, bool multi_buffer)
 	if (err && err != -EPERM && err != -EBUSY && xdp->asked != AF_XDP_NATIVE) {
 		if (xdp->asked == AF_XDP_AUTO)
 			log_info("%s: no native XDP on %s (%s), trying SKB mode", xdp->port.name,
-				 xdp->ifname, strerror(-err));
+				 xdp->netif.name, strerror(-err));
 		err = mode_open(xdp, ifindex, false, multi_buffer);
 	}
 	return err;
@@ -251,14 +189,11 @@ static int modes_try(struct af_xdp *xdp, int ifindex, bool multi_buffer)
 /* Say why the sockets or the program could not be had. */
 static int explain(struct af_xdp *xdp, int err, struct error *error)
 {
-	const char *ifname = xdp->ifname;
+	const char *ifname = xdp->netif.name;
 
 	switch (-err) {
 	case EPERM:
-		return fail(error, err,
-			    "no permission for AF_XDP on '%s': it takes root, or CAP_NET_ADMIN, "
-			    "CAP_NET_RAW and CAP_BPF",
-			    ifname);
+		return fail(error, err, NO_PERMISSION, ifname);
 	case EBUSY:
 	case EEXIST:
 		return fail(error, err,
@@ -288,8 +223,8 @@ static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error
 
 	if (there && xdp->port.queues > there)
 		return fail(error, -EINVAL,
-			    "interface '%s' has %u receive queue%s, %u were asked for", xdp->ifname,
-			    there, there == 1 ? "" : "s", xdp->port.queues);
+			    "interface '%s' has %u receive queue%s, %u were asked for",
+			    xdp->netif.name, there, there == 1 ? "" : "s", xdp->port.queues);
 	if (mtu > LARGE_MTU)
 		err = modes_try(xdp, ifindex, true);
 	if (err && err != -EPERM && err != -EBUSY) {
@@ -307,8 +242,8 @@ static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error
 	if (there > xdp->port.queues)
 		log_warn("%s: %s has %u receive queues, of which %u are used: packets of the "
 			 "others go to the kernel (use queues=%u, or `ethtool -L`)",
-			 xdp->port.name, xdp->ifname, there, xdp->port.queues, there);
-	log_info("%s: %s, XDP in %s mode, %s, %u queue%s%s", xdp->port.name, xdp->ifname,
+			 xdp->port.name, xdp->netif.name, there, xdp->port.queues, there);
+	log_info("%s: %s, XDP in %s mode, %s, %u queue%s%s", xdp->port.name, xdp->netif.name,
 		 xdp->native ? "native" : "SKB", xdp->zero_copy ? "zero-copy" : "copy",
 		 xdp->port.queues, xdp->port.queues == 1 ? "" : "s",
 		 xdp->multi_buffer ? ", multi-buffer" : "");
@@ -317,38 +252,27 @@ static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error
 
 /* ---- opening and closing, in the main thread ---- */
 
-/* Move to a network namespace. Returns a descriptor of the present one to go back to, or -errno. */
-static int netns_enter(const char *netns, struct error *error)
+/* What has to be done in the interface's network namespace. */
+static int interface_open(struct af_xdp *xdp, const struct af_xdp_config *config,
+			  struct error *error)
 {
-	char path[PATH_MAX];
-	int there, back, err = 0;
+	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+	int err = netif_open(&xdp->netif, config->ifname, config->netns, error);
 
-	snprintf(path, sizeof(path), "%s%s", strchr(netns, '/') ? "" : "/run/netns/", netns);
-	there = open(path, O_RDONLY | O_CLOEXEC);
-	if (there < 0)
-		return errno == ENOENT
-			       ? fail(error, -ENOENT, "there is no network namespace '%s' (%s)",
-				      netns, path)
-			       : fail(error, -errno, "network namespace %s: %s", path,
-				      strerror(errno));
-	back = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (back < 0)
-		err = fail(error, -errno, "/proc/thread-self/ns/net: %s", strerror(errno));
-	else if (setns(there, CLONE_NEWNET))
-		err = fail(error, -errno, "network namespace %s: %s", path, strerror(errno));
-	if (err && back >= 0)
-		close(back);
-	close(there);
-	return err ? err : back;
-}
-
-static void netns_leave(int back)
-{
-	if (back < 0)
-		return;
-	if (setns(back, CLONE_NEWNET)) /* it was ours a moment ago */
-		log_error("cannot return to the network namespace: %s", strerror(errno));
-	close(back);
+	if (err)
+		return err;
+	if (!xdp->netif.found)
+		return fail(error, -ENODEV, "there is no interface '%s'%s%s", config->ifname,
+			    config->netns ? " in network namespace " : "",
+			    config->netns ? config->netns : "");
+	err = netif_set_up(&xdp->netif, config->mtu, error);
+	if (err < 0)
+		return err;
+	xdp->port.mtu = err < UINT16_MAX ? err : UINT16_MAX;
+	if (!netif_ethtool(&xdp->netif, &driver))
+		xdp->is_veth = strcmp(driver.driver, "veth") == 0;
+	err = promiscuous_open(xdp, error);
+	return err ? err : interface_attach(xdp, netif_index(&xdp->netif), error);
 }
 
 static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
@@ -359,19 +283,14 @@ static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
 		return NULL;
 	memset(xdp, 0, sizeof(*xdp));
 	strcpy(xdp->port.name, config->name);
-	strcpy(xdp->ifname, config->ifname);
 	xdp->port.ops = &af_xdp_ops;
 	xdp->port.queues = config->queues;
 	xdp->port.uplink = true;
 	xdp->port.caps = PORT_CAP_SG;
 	xdp->asked = config->mode;
-	xdp->control = -1;
+	xdp->netif = (struct netif){ .sock = -1, .note = -1 };
+	xdp->promiscuous = -1;
 	xdp->prog.link_fd = -1;
-	xdp->netns = config->netns ? strdup(config->netns) : NULL;
-	if (config->netns && !xdp->netns) {
-		free(xdp);
-		return NULL;
-	}
 	return xdp;
 }
 
@@ -380,8 +299,9 @@ static void af_xdp_free(struct af_xdp *xdp)
 {
 	xdp_prog_detach(&xdp->prog);
 	queues_close(xdp);
-	interface_restore(xdp);
-	free(xdp->netns);
+	if (xdp->promiscuous >= 0)
+		close(xdp->promiscuous);
+	netif_close(&xdp->netif);
 	free(xdp);
 }
 
@@ -410,15 +330,11 @@ static int af_xdp_attach(struct af_xdp *xdp, struct error *error)
 int af_xdp_open(const struct af_xdp_config *config, struct port **port, struct error *error)
 {
 	struct af_xdp *xdp;
-	int back = -1, ifindex = 0, err;
+	int back, err;
 
 	if (strlen(config->name) >= PORT_NAME_MAX)
 		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
 			    config->name, PORT_NAME_MAX - 1);
-	if (strlen(config->ifname) >= IFNAMSIZ)
-		return fail(error, -ENAMETOOLONG,
-			    "interface name '%s' is longer than %u characters", config->ifname,
-			    IFNAMSIZ - 1);
 	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
 		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
 			    PORT_QUEUES_MAX);
@@ -428,17 +344,11 @@ int af_xdp_open(const struct af_xdp_config *config, struct port **port, struct e
 	libbpf_set_print(NULL); /* what went wrong is said here */
 	libxdp_set_print(NULL);
 
-	if (config->netns) {
-		back = netns_enter(config->netns, error);
-		if (back < 0) {
-			af_xdp_free(xdp);
-			return back;
-		}
+	err = netns_enter(config->netns, &back, error);
+	if (!err) {
+		err = interface_open(xdp, config, error);
+		netns_leave(back);
 	}
-	err = interface_prepare(xdp, config->mtu, &ifindex, error);
-	if (!err)
-		err = interface_attach(xdp, ifindex, error);
-	netns_leave(back);
 	if (!err)
 		err = af_xdp_attach(xdp, error);
 	if (err) {
@@ -480,25 +390,21 @@ static json_t *show_kernel(const struct af_xdp *xdp)
 
 json_t *af_xdp_show(struct port *port)
 {
-	static const char *const modes[] = {
-		[AF_XDP_AUTO] = "auto",
-		[AF_XDP_NATIVE] = "native",
-		[AF_XDP_SKB] = "skb",
-	};
 	static const char *const pages[] = {
-		[XSK_PAGES_SMALL] = "small",
-		[XSK_PAGES_TRANSPARENT] = "transparent",
-		[XSK_PAGES_HUGE] = "huge",
+		[XSK_PAGES_SMALL] = "small pages",
+		[XSK_PAGES_TRANSPARENT] = "transparent huge pages",
+		[XSK_PAGES_HUGE] = "huge pages",
 	};
 	struct af_xdp *xdp = af_xdp_of(port);
+	json_t *show = netif_show(&xdp->netif);
+	json_t *got = json_pack("[s, s, s]", xdp->native ? "native" : "skb",
+				xdp->zero_copy ? "zero-copy" : "copy", pages[xdp->queues[0].pages]);
 
-	return json_pack("{s:s, s:s, s:s, s:s?, s:i, s:i, s:s, s:s, s:s, s:b, s:i, s:s, s:o}",
-			 "name", port->name, "kind", port->ops->kind, "af-xdp", xdp->ifname,
-			 "netns", xdp->netns, "queues", (int)port->queues, "mtu", (int)port->mtu,
-			 "xdp-mode", modes[xdp->asked], "mode", xdp->native ? "native" : "skb",
-			 "bind", xdp->zero_copy ? "zero-copy" : "copy", "multi_buffer",
-			 xdp->multi_buffer, "frame_size", (int)xdp->queues[0].frame_size, "pages",
-			 pages[xdp->queues[0].pages], "kernel", show_kernel(xdp));
+	if (xdp->multi_buffer)
+		json_array_append_new(got, json_string("multi-buffer"));
+	json_object_set_new(show, "got", got);
+	json_object_set_new(show, "kernel", show_kernel(xdp));
+	return show;
 }
 
 /* ---- the data path ---- */

@@ -401,15 +401,6 @@ void xsk_queue_kick(struct xsk_queue *queue)
 	atomic_store_explicit(&queue->refused, refused, memory_order_relaxed);
 }
 
-/* Does it fit the interface's MTU? There are no packets here that are still to be segmented. */
-static bool fits_mtu(struct pkt *pkt, unsigned mtu)
-{
-	if (likely(pkt->len <= mtu + PKT_LEN_MIN))
-		return true;
-	headers_parse(pkt);
-	return pkt->len - pkt->l3_off <= mtu;
-}
-
 /* Where a packet is being gathered to: the present frame, and how much of it is used. */
 struct gather {
 	struct xsk_queue *queue;
@@ -462,13 +453,12 @@ static void make_room(struct gather *gather)
 }
 
 /* Copy one packet; returns the counter of why it could not, or NULL. */
-static uint64_t *put_packet(struct gather *gather, struct pkt *pkt, unsigned mtu,
-			    struct port_stats *stats)
+static uint64_t *put_packet(struct gather *gather, struct pkt *pkt, struct port_stats *stats)
 {
 	struct xsk_queue *queue = gather->queue;
 	unsigned frames = (pkt->len + queue->frame_size - 1) / queue->frame_size;
 
-	if (unlikely(!fits_mtu(pkt, mtu) || (frames > 1 && !queue->multi_buffer)))
+	if (unlikely(frames > 1 && !queue->multi_buffer))
 		return &stats->drop_too_big;
 	if (unlikely(queue->free_count < frames)) {
 		make_room(gather);
@@ -492,7 +482,7 @@ void xsk_queue_send(struct xsk_queue *queue, struct port *port, struct pkt **pkt
 	reap(queue);
 	for (unsigned i = 0; i < n; i++) {
 		struct pkt *pkt = pkts[i];
-		uint64_t *why = put_packet(&gather, pkt, port->mtu, stats);
+		uint64_t *why = put_packet(&gather, pkt, stats);
 
 		if (unlikely(why)) {
 			(*why)++;
