@@ -24,6 +24,8 @@
 #include "port/worker.h"
 #include "sys/conf.h"
 #include "sys/show.h"
+#include "uplink/af_packet.h"
+#include "uplink/af_xdp.h"
 #include "uplink/tap.h"
 
 enum { WORKERS_DEFAULT = 1, GUEST_DEFAULT_MTU = 1500, GUEST_DEFAULT_MODE = 0660 };
@@ -279,7 +281,8 @@ static uint32_t uplink_caps(const struct conf_value *offload)
 	return caps[offload->given ? offload->number : OFFLOAD_ALL];
 }
 
-static int uplink_add(const struct conf_value *values, json_t **result, struct error *error)
+/* Open an uplink of one kind. The bridge and its name's being free have been seen to. */
+static int tap_add(const struct conf_value *values, struct port **port, struct error *error)
 {
 	const struct conf_value *queues = &values[UPLINK_QUEUES];
 	struct tap_config config = {
@@ -291,13 +294,61 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
 		.uplink = true,
 	};
+
+	return tap_open(&config, port, error);
+}
+
+static int af_packet_add(const struct conf_value *values, struct port **port, struct error *error)
+{
+	const struct conf_value *queues = &values[UPLINK_QUEUES];
+	struct af_packet_config config = {
+		.name = values[ARG_NAME].text,
+		.ifname = values[UPLINK_AF_PACKET].text,
+		.netns = values[UPLINK_NETNS].text,
+		.queues = queues->given ? (unsigned)queues->number : 1,
+		.mtu = (uint16_t)values[UPLINK_MTU].number,
+		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
+	};
+
+	return af_packet_open(&config, port, error);
+}
+
+static int af_xdp_add(const struct conf_value *values, struct port **port, struct error *error)
+{
+	const struct conf_value *queues = &values[UPLINK_QUEUES];
+	struct af_xdp_config config = {
+		.name = values[ARG_NAME].text,
+		.ifname = values[UPLINK_AF_XDP].text,
+		.netns = values[UPLINK_NETNS].text,
+		.queues = queues->given ? (unsigned)queues->number : 1,
+		.mtu = (uint16_t)values[UPLINK_MTU].number,
+		.mode = (enum af_xdp_mode)values[UPLINK_XDP_MODE].number,
+	};
+
+	return af_xdp_open(&config, port, error);
+}
+
+static int uplink_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	bool xdp = values[UPLINK_AF_XDP].given;
 	struct bridge *bridge;
 	struct port *port;
-	int err = port_prepare(config.name, values[UPLINK_BRIDGE].text, &bridge, error);
+	int err;
 
+	if (xdp && values[UPLINK_OFFLOAD].given)
+		return fail(error, -EINVAL,
+			    "offload= is for tap= and af-packet=: AF_XDP has no offloads");
+	if (!xdp && values[UPLINK_XDP_MODE].given)
+		return fail(error, -EINVAL, "xdp-mode= is for af-xdp= only");
+	err = port_prepare(values[ARG_NAME].text, values[UPLINK_BRIDGE].text, &bridge, error);
 	if (err)
 		return err;
-	err = tap_open(&config, &port, error);
+	if (values[UPLINK_TAP].given)
+		err = tap_add(values, &port, error);
+	else if (xdp)
+		err = af_xdp_add(values, &port, error);
+	else
+		err = af_packet_add(values, &port, error);
 	return err ? err : port_join(port, bridge, error);
 }
 

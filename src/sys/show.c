@@ -10,11 +10,14 @@
  */
 #include "sys/show.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "guest/vhost_user.h"
 #include "port/worker.h"
 #include "sys/conf.h"
+#include "uplink/af_packet.h"
+#include "uplink/af_xdp.h"
 #include "uplink/tap.h"
 
 #define READ(counter) (*(const volatile __typeof__(counter) *)&(counter))
@@ -140,6 +143,24 @@ json_t *show_ports(void)
 	return list;
 }
 
+/* Each kind of uplink tells of its interface. */
+static json_t *interface_json(struct port *port)
+{
+	static const struct {
+		const char *kind;
+		json_t *(*show)(struct port *port);
+	} kinds[] = {
+		{ "tap", tap_show },
+		{ "af-packet", af_packet_show },
+		{ "af-xdp", af_xdp_show },
+	};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strcmp(port->ops->kind, kinds[i].kind) == 0)
+			return kinds[i].show(port);
+	return json_object();
+}
+
 json_t *show_uplinks(void)
 {
 	json_t *list = json_array();
@@ -147,7 +168,7 @@ json_t *show_uplinks(void)
 	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
 		if (!port->uplink)
 			continue;
-		json_t *row = add_row(list), *interface = tap_show(port);
+		json_t *row = add_row(list), *interface = interface_json(port);
 
 		put_text(row, "name", port->name);
 		put_text(row, "kind", port->ops->kind);

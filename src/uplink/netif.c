@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/if_arp.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <stdio.h>
@@ -136,6 +137,13 @@ int netif_flags(const struct netif *netif)
 	int err = request(netif, SIOCGIFFLAGS, &ifr);
 
 	return err ? err : (uint16_t)ifr.ifr_flags;
+}
+
+bool netif_is_ethernet(const struct netif *netif)
+{
+	struct ifreq ifr;
+
+	return request(netif, SIOCGIFHWADDR, &ifr) == 0 && ifr.ifr_hwaddr.sa_family == ARPHRD_ETHER;
 }
 
 int netif_ethtool(const struct netif *netif, void *ethtool)

@@ -42,6 +42,7 @@ void netif_close(struct netif *netif);
 int netif_index(const struct netif *netif);
 int netif_mtu(const struct netif *netif);
 int netif_flags(const struct netif *netif);
+bool netif_is_ethernet(const struct netif *netif);
 /* An ethtool request, struct ethtool_*. 0 or -errno. */
 int netif_ethtool(const struct netif *netif, void *request);
 

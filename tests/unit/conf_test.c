@@ -137,7 +137,8 @@ static void mistakes(void **state)
 		{ "reboot now", "unknown command 'reboot' ('help' lists the commands)" },
 		{ "bridge add", "bridge add: NAME is missing" },
 		{ "guest add web vhost-user=/x", "guest add: bridge=BRIDGE is missing" },
-		{ "uplink add wire bridge=br0", "uplink add: tap=IFNAME is missing" },
+		{ "uplink add wire bridge=br0",
+		  "uplink add: tap=IFNAME or af-packet=IFNAME or af-xdp=IFNAME is missing" },
 		{ "guest add web mtu " VHOST, "guest add: 'mtu' needs a value: mtu=BYTES" },
 		{ "guest add web mtu=1 mtu=2", "guest add: mtu=1: give a number from 68 to 65535" },
 		{ "guest add web mtu=99 mtu=99", "guest add: 'mtu' is given twice" },
@@ -149,6 +150,8 @@ static void mistakes(void **state)
 		  "guest add: queues=99999999999999999999: give a number from 1 to 16" },
 		{ "guest add web spoof=on", "guest add: spoof=on: give off or strict" },
 		{ "guest add web offload=none", "guest add: offload=none: give off or on" },
+		{ "uplink add wire tap=a af-xdp=b bridge=br0",
+		  "uplink add: give only one of tap=IFNAME or af-packet=IFNAME or af-xdp=IFNAME" },
 		{ "uplink add wire offload=sg",
 		  "uplink add: offload=sg: give none, csum, csum+sg or all" },
 		{ "guest add web isolated=yes", "guest add: isolated=yes: give on or off" },
@@ -260,9 +263,10 @@ static void usage(void **state)
 	char text[256];
 
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, sizeof(text));
-	assert_string_equal(text,
-			    "uplink add NAME tap=IFNAME [netns=NAME|PATH] [queues=N] [mtu=BYTES] "
-			    "[offload=none|csum|csum+sg|all] bridge=BRIDGE");
+	assert_string_equal(
+		text, "uplink add NAME (tap=IFNAME | af-packet=IFNAME | af-xdp=IFNAME) "
+		      "[netns=NAME|PATH] [queues=N] [mtu=BYTES] [offload=none|csum|csum+sg|all] "
+		      "[xdp-mode=auto|native|skb] bridge=BRIDGE");
 	conf_usage(&conf_commands[CMD_PROFILE], text, sizeof(text));
 	assert_string_equal(text, "profile [reset]");
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, 8); /* cut, not overrun */
