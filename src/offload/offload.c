@@ -3,24 +3,76 @@
  * The software offload driver (M8, M30).
  *
  * Theory of operation. Every guest has a NIC with all offloads (M6); packets cross the bridge
- * whole, and port_send() brings those here whose next port cannot do all they ask. Only the
- * difference is done:
+ * whole, and port_send() brings bursts here that hold packets whose next port cannot do all they
+ * ask. Only the difference is done, packet by packet:
  *
- *      GSO, and the port lacks its kind or checksums   segment by reference (tso.c), in bursts
- *      then, if the port lacks checksums               finish each one's
- *      then, if the port takes no fragments            nothing yet: all ports take them
+ *      port lacks                  GSO packet                      other packet
+ *      its kind of GSO, or CSUM    segment (tso.c), finish         finish the checksum in place
+ *                                  checksums if it lacks CSUM
+ *      and SG                      segments are written straight   a linear copy (linear.c),
+ *                                  into linear memory              checksum included
  *
- * Segments come from the worker's pool and go back once they are sent. The packets of one burst
- * may become more segments than the pool has packets, so that when it runs dry those already sent
- * are completed in between.
+ * and what comes out is gathered, in order, so that it leaves in bursts again. Where payload is
+ * copied its checksum is folded into the copy: no byte is touched twice.
+ *
+ * Segments and linear packets come from the worker's pool and go back once they are sent. The
+ * packets of one burst may become more segments than the pool has packets, or fill the linear
+ * memory: then those gathered are sent early and all that has been sent is completed in between.
  */
 #include "offload/offload.h"
 
 #include <string.h>
 
+#include "offload/linear.h"
 #include "offload/tso.h"
 #include "pkt/csum.h"
+#include "pkt/headers.h"
 #include "port/worker.h"
+
+/* On its way to one port. */
+struct outbox {
+	struct port *port;
+	struct port_stats *stats;
+	bool finish; /* checksums are ours */
+	bool linear;
+	unsigned count;
+	struct pkt *pkts[PKT_BURST];
+};
+
+static void outbox_send(struct outbox *out)
+{
+	profile_mark(&worker_self->profile, STAGE_OFFLOAD);
+	if (out->count > 0)
+		out->port->ops->send(out->port, out->pkts, out->count);
+	out->count = 0;
+}
+
+/* n packets have been put behind those in the box. */
+static void outbox_added(struct outbox *out, unsigned n)
+{
+	out->count += n;
+	if (out->count == PKT_BURST)
+		outbox_send(out);
+}
+
+static void outbox_add(struct outbox *out, struct pkt *pkt)
+{
+	out->pkts[out->count] = pkt;
+	outbox_added(out, 1);
+}
+
+/* Get back what packets that are gathered, or have been sent, hold of the worker's. */
+static void make_room(struct outbox *out)
+{
+	outbox_send(out);
+	worker_complete(worker_self);
+}
+
+static void refuse(struct outbox *out, struct pkt *pkt)
+{
+	out->stats->drop_offload_failed++;
+	pkt_put(pkt);
+}
 
 bool offload_finish_checksum(struct pkt *pkt)
 {
@@ -29,96 +81,113 @@ bool offload_finish_checksum(struct pkt *pkt)
 	if (!pkt_pull(pkt, field + 2))
 		return false;
 
-	uint16_t csum = csum_fold(csum_pkt(pkt, start, pkt->len - start, 0));
+	uint16_t csum = csum_finish(csum_pkt(pkt, start, pkt->len - start, 0));
 
-	/*
-	 * Zero would say "no checksum" in UDP (RFC 768); both mean the same in all other
-	 * protocols.
-	 */
-	if (csum == 0)
-		csum = 0xffff;
 	memcpy(pkt->header + field, &csum, sizeof(csum));
-	pkt->offload.flags &= ~PKT_CSUM_PARTIAL;
-	pkt->offload.csum_start = pkt->offload.csum_offset = 0;
+	pkt_csum_done(pkt);
 	return true;
 }
 
-/*
- * Finish the checksums of packets that need nothing else. Drops those it cannot, returns how many
- * are left.
- */
-static unsigned finish_checksums(struct port *port, struct pkt **pkts, unsigned n)
+static void send_finished(struct outbox *out, struct pkt *pkt)
 {
-	struct port_stats *stats = port_stats(port);
-	unsigned kept = 0;
+	if (unlikely(!offload_finish_checksum(pkt))) {
+		refuse(out, pkt);
+		return;
+	}
+	out->stats->checksummed_packets++;
+	outbox_add(out, pkt);
+}
 
-	for (unsigned i = 0; i < n; i++) {
-		if (likely(offload_finish_checksum(pkts[i]))) {
-			pkts[kept++] = pkts[i];
-		} else {
-			stats->drop_offload_failed++;
-			pkt_put(pkts[i]);
+/* finish: its checksum, too. */
+static void send_linear(struct outbox *out, struct pkt *pkt, bool finish)
+{
+	struct pkt_pool *pool = &worker_self->pool;
+	struct pkt *copy = NULL;
+
+	headers_parse(pkt); /* whoever gets the copy must not pull from it */
+	if (!finish || pkt_pull(pkt, pkt->offload.csum_start + pkt->offload.csum_offset + 2)) {
+		copy = linear_copy(pool, pkt, finish);
+		if (unlikely(!copy)) {
+			make_room(out);
+			copy = linear_copy(pool, pkt, finish);
 		}
 	}
-	stats->checksummed_packets += kept;
-	return kept;
-}
-
-/* Send packets of one segment each. */
-static void send_burst(struct port *port, struct pkt **pkts, unsigned n)
-{
-	if (!(port->caps & PORT_CAP_CSUM))
-		n = finish_checksums(port, pkts, n);
-	/*
-	 * Here packets are to be linearised for the first port without PORT_CAP_SG (and
-	 * offload_needs() must say so).
-	 */
-	profile_mark(&worker_self->profile, STAGE_OFFLOAD);
-	if (n > 0)
-		port->ops->send(port, pkts, n);
-}
-
-static unsigned next_segments(struct tso *tso, struct pkt **segments)
-{
-	struct worker *worker = worker_self;
-	unsigned n = tso_next(tso, &worker->pool, segments, PKT_BURST);
-
-	if (unlikely(n == 0)) {
-		worker_complete(worker);
-		n = tso_next(tso, &worker->pool, segments, PKT_BURST);
+	if (unlikely(!copy)) {
+		refuse(out, pkt);
+		return;
 	}
+	pkt_put(pkt);
+	out->stats->linearised_packets++;
+	out->stats->checksummed_packets += finish;
+	outbox_add(out, copy);
+}
+
+/* Put the next segments into the box. Returns how many; 0: out of packets or of memory. */
+static unsigned next_segments(struct outbox *out, struct tso *tso)
+{
+	struct pkt_pool *pool = &worker_self->pool;
+	struct pkt **segments = out->pkts + out->count;
+	unsigned room = PKT_BURST - out->count, n;
+
+	if (out->linear)
+		return tso_next_linear(tso, pool, segments, room, out->finish);
+	n = tso_next(tso, pool, segments, room);
+	/* Cannot fail: the headers were pulled when the walk began. */
+	for (unsigned i = 0; i < n && out->finish; i++)
+		offload_finish_checksum(segments[i]);
 	return n;
 }
 
-static void send_segments(struct port *port, struct pkt *pkt)
+static void send_segments(struct outbox *out, struct pkt *pkt)
 {
-	struct port_stats *stats = port_stats(port);
-	struct pkt *segments[PKT_BURST];
 	struct tso tso;
 
-	if (!tso_begin(&tso, pkt)) {
-		stats->drop_offload_failed++;
+	if (unlikely(!tso_begin(&tso, pkt))) {
+		refuse(out, pkt);
 		return;
 	}
-	stats->segmented_packets++;
+	out->stats->segmented_packets++;
 	while (!tso_at_end(&tso)) {
-		unsigned n = next_segments(&tso, segments);
+		unsigned n = next_segments(out, &tso);
 
-		if (n == 0) {
-			stats->drop_offload_failed++;
-			return;
+		if (unlikely(n == 0)) {
+			make_room(out);
+			n = next_segments(out, &tso);
+			if (n == 0) {
+				refuse(out, pkt);
+				return;
+			}
 		}
-		stats->segments += n;
-		send_burst(port, segments, n);
+		out->stats->segments += n;
+		out->stats->checksummed_packets += out->finish ? n : 0;
+		out->stats->linearised_packets += out->linear ? n : 0;
+		outbox_added(out, n);
 	}
+	pkt_put(pkt);
 }
 
-void offload_send(struct port *port, struct pkt *pkt)
+void offload_send(struct port *port, struct pkt **pkts, unsigned n)
 {
-	if (pkt->offload.gso_type == PKT_GSO_NONE) {
-		send_burst(port, &pkt, 1);
-	} else {
-		send_segments(port, pkt);
-		pkt_put(pkt);
+	struct outbox out = {
+		.port = port,
+		.stats = port_stats(port),
+		.finish = !(port->caps & PORT_CAP_CSUM),
+		.linear = !(port->caps & PORT_CAP_SG),
+	};
+
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t lacks = offload_needs(pkts[i]) & ~port->caps;
+
+		if (!lacks) {
+			out.stats->passed_packets++;
+			outbox_add(&out, pkts[i]);
+		} else if (pkts[i]->offload.gso_type != PKT_GSO_NONE && lacks != PORT_CAP_SG) {
+			send_segments(&out, pkts[i]);
+		} else if (lacks & PORT_CAP_SG) {
+			send_linear(&out, pkts[i], lacks & PORT_CAP_CSUM);
+		} else {
+			send_finished(&out, pkts[i]);
+		}
 	}
+	outbox_send(&out);
 }

@@ -11,10 +11,11 @@
 /* The enum port_caps that a port must have to be sent pkt as it is; 0: nothing. */
 static inline uint32_t offload_needs(const struct pkt *pkt)
 {
-	uint32_t needs = PORT_CAP_CSUM;
+	uint32_t needs = pkt->frag_count + (pkt->header_len > 0) > 1 ? PORT_CAP_SG : 0;
 
 	if (likely(pkt_needs_nothing(pkt)))
-		return 0;
+		return needs;
+	needs |= PORT_CAP_CSUM;
 	if (pkt->offload.gso_type == PKT_GSO_TCPV4)
 		needs |= PORT_CAP_TSO4;
 	else if (pkt->offload.gso_type == PKT_GSO_TCPV6)
@@ -34,10 +35,11 @@ static inline uint32_t offload_needs(const struct pkt *pkt)
 bool offload_finish_checksum(struct pkt *pkt);
 
 /*
- * Send a packet to a port that lacks part of what it needs, after doing that part. Takes
- * ownership of one reference. Counts in the port's statistics: segmented_packets, segments,
- * checksummed_packets, drop_offload_failed. On a worker.
+ * Send n packets, some of which need what port lacks, after doing that. Takes ownership of one
+ * reference of each. They leave in order, in bursts of up to PKT_BURST. Counts in the port's
+ * statistics: passed_packets, segmented_packets, segments, checksummed_packets, linearised_packets,
+ * drop_offload_failed. On a worker.
  */
-void offload_send(struct port *port, struct pkt *pkt);
+void offload_send(struct port *port, struct pkt **pkts, unsigned n);
 
 #endif

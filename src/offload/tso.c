@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Segmentation by reference (M8): a TCP or UDP packet of up to 64 KiB becomes packets of gso_size
+ * Segmentation (M8): a TCP or UDP packet of up to 64 KiB becomes packets of gso_size
  * bytes of payload each.
  *
  * Theory of operation. A segment is a private copy of the headers, edited, and fragments that it
@@ -13,6 +13,9 @@
  * Payload bytes that lie in the parent's header copy are copied. Each segment holds a reference
  * of its parent; when the last is done, so is the parent, and its source gets the fragments back.
  *
+ * For ports that take no fragments a segment is written to one piece of memory instead (linear.c),
+ * and its checksum, if it is to be finished, is computed by the loop that copies the payload.
+ *
  * What changes from segment to segment is what Linux changes (tcp_gso_segment, __udp_gso_segment,
  * inet_gso_segment): the IPv4 ID counts up, the IP and UDP lengths and the IPv4 header checksum
  * are the segment's, the TCP sequence number advances, FIN and PSH stay with the last segment,
@@ -24,6 +27,7 @@
 
 #include <netinet/in.h>
 
+#include "offload/linear.h"
 #include "pkt/csum.h"
 #include "pkt/headers.h"
 #include "port/worker.h"
@@ -84,48 +88,81 @@ bool tso_begin(struct tso *tso, struct pkt *parent)
 	return true;
 }
 
+/* Step over the next piece of payload that lies in one place, of at most len bytes. */
+static struct iovec next_piece(struct tso *tso, uint32_t len)
+{
+	struct pkt *parent = tso->parent;
+	struct iovec piece;
+
+	if (tso->offset < parent->header_len) {
+		piece.iov_base = parent->header + tso->offset;
+		piece.iov_len = parent->header_len - tso->offset;
+		if (piece.iov_len > len)
+			piece.iov_len = len;
+	} else {
+		const struct iovec *frag = &parent->frags[tso->frag];
+
+		piece.iov_base = (uint8_t *)frag->iov_base + tso->frag_off;
+		piece.iov_len = frag->iov_len - tso->frag_off;
+		if (piece.iov_len > len) {
+			piece.iov_len = len;
+			tso->frag_off += len;
+		} else {
+			tso->frag++;
+			tso->frag_off = 0;
+		}
+	}
+	tso->offset += piece.iov_len;
+	return piece;
+}
+
 /*
- * Give the segment the next len bytes of payload. False, and nothing has happened: no fragment
+ * Give the segment the next len bytes of payload. False, and the walk has not moved: no fragment
  * block left.
  */
 static bool borrow_payload(struct tso *tso, struct pkt_pool *pool, struct pkt *segment,
 			   uint32_t len)
 {
-	const struct pkt *parent = tso->parent;
-	uint32_t frag = tso->frag, frag_off = tso->frag_off, rest = len;
+	const struct tso before = *tso;
 
-	if (tso->offset < parent->header_len) {
-		uint32_t part = parent->header_len - tso->offset < rest
-					? parent->header_len - tso->offset
-					: rest;
-
-		memcpy(segment->header + segment->header_len, parent->header + tso->offset, part);
-		segment->header_len += part;
-		rest -= part;
-	}
-	while (rest) {
-		const struct iovec *from = &parent->frags[frag];
-		uint32_t part = from->iov_len - frag_off < rest ? from->iov_len - frag_off : rest;
-
-		if (unlikely(segment->frag_count == PKT_INLINE_FRAGS) &&
-		    !pkt_take_frag_block(pool, segment))
-			return false;
-		segment->frags[segment->frag_count++] = (struct iovec){
-			.iov_base = (uint8_t *)from->iov_base + frag_off,
-			.iov_len = part,
-		};
-		rest -= part;
-		frag_off += part;
-		if (frag_off == from->iov_len) {
-			frag++;
-			frag_off = 0;
-		}
-	}
-	tso->offset += len;
-	tso->frag = frag;
-	tso->frag_off = frag_off;
 	segment->len += len;
+	while (len > 0) {
+		bool in_header = tso->offset < tso->parent->header_len;
+		struct iovec piece = next_piece(tso, len);
+
+		len -= piece.iov_len;
+		if (in_header) {
+			memcpy(segment->header + segment->header_len, piece.iov_base,
+			       piece.iov_len);
+			segment->header_len += piece.iov_len;
+			continue;
+		}
+		if (unlikely(segment->frag_count == PKT_INLINE_FRAGS) &&
+		    !pkt_take_frag_block(pool, segment)) {
+			*tso = before;
+			return false;
+		}
+		segment->frags[segment->frag_count++] = piece;
+	}
 	return true;
+}
+
+/* Copy the next len bytes of payload; returns their sum, or 0 unless that is wanted. */
+static uint32_t copy_payload(struct tso *tso, uint8_t *to, uint32_t len, bool want_sum)
+{
+	uint32_t sum = 0;
+
+	for (uint32_t at = 0; at < len;) {
+		struct iovec piece = next_piece(tso, len - at);
+
+		if (want_sum)
+			sum = csum_add_at(sum, csum_copy(to + at, piece.iov_base, piece.iov_len, 0),
+					  at);
+		else
+			memcpy(to + at, piece.iov_base, piece.iov_len);
+		at += piece.iov_len;
+	}
+	return sum;
 }
 
 /* Edit the headers of a segment whose payload is the parent's from payload_at on. */
@@ -162,48 +199,102 @@ static void edit_headers(struct tso *tso, struct pkt *segment, uint32_t payload_
 	memcpy(l4 + parent->offload.csum_offset, &pseudo, sizeof(pseudo));
 }
 
-/* Make a fresh packet the next segment. False, and nothing has happened: no fragment block left. */
-static bool make_segment(struct tso *tso, struct pkt_pool *pool, struct pkt *segment)
+/* What all segments have in common: the parent's headers, facts, and a checksum to finish. */
+static void begin_segment(const struct pkt *parent, struct pkt *segment)
 {
-	struct pkt *parent = tso->parent;
-	uint32_t at = tso->offset, payload = parent->len - at;
-
 	memcpy(segment->header, parent->header, parent->payload_off);
-	segment->len = segment->header_len = parent->payload_off;
-	if (payload > parent->offload.gso_size)
-		payload = parent->offload.gso_size;
-	if (!borrow_payload(tso, pool, segment, payload))
-		return false;
-
-	segment->source = &tso_source;
-	segment->parent = parent;
-	parent->refs++;
-	segment->in_port = parent->in_port;
-	segment->hash = parent->hash;
-	segment->l3_off = parent->l3_off;
-	segment->l4_off = parent->l4_off;
-	segment->payload_off = parent->payload_off;
-	segment->l4_proto = parent->l4_proto;
+	pkt_copy_facts(segment, parent);
 	segment->offload = (struct pkt_offload){
 		.flags = PKT_CSUM_PARTIAL,
 		.csum_start = parent->offload.csum_start,
 		.csum_offset = parent->offload.csum_offset,
 	};
+}
+
+/* Payload bytes of the next segment. */
+static uint32_t next_len(const struct tso *tso)
+{
+	uint32_t left = tso->parent->len - tso->offset;
+
+	return left < tso->parent->offload.gso_size ? left : tso->parent->offload.gso_size;
+}
+
+/* Make a fresh packet the next segment. False, and nothing has happened: no fragment block left. */
+static bool borrow_segment(struct tso *tso, struct pkt_pool *pool, struct pkt *segment)
+{
+	struct pkt *parent = tso->parent;
+	uint32_t at = tso->offset;
+
+	begin_segment(parent, segment);
+	segment->len = segment->header_len = parent->payload_off;
+	if (!borrow_payload(tso, pool, segment, next_len(tso)))
+		return false;
+	segment->source = &tso_source;
+	segment->parent = parent;
+	parent->refs++;
 	edit_headers(tso, segment, at);
 	return true;
 }
 
-unsigned tso_next(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n)
+/* The checksum of a segment whose payload's sum is known; L4 headers are of even length. */
+static void finish_checksum(struct pkt *segment, uint32_t payload_sum)
+{
+	uint8_t *l4 = segment->header + segment->l4_off;
+	uint32_t sum = csum_partial(l4, segment->payload_off - segment->l4_off, payload_sum);
+	uint16_t csum = csum_finish(sum);
+
+	memcpy(l4 + segment->offload.csum_offset, &csum, sizeof(csum));
+	pkt_csum_done(segment);
+}
+
+/* Make a fresh packet the next segment, linear. False, and nothing has happened: no memory left. */
+static bool copy_segment(struct tso *tso, struct pkt *segment, bool finish)
+{
+	const struct pkt *parent = tso->parent;
+	uint32_t at = tso->offset, header_len = parent->payload_off, payload = next_len(tso);
+	uint8_t *frame = linear_lend(segment, header_len + payload, header_len);
+	uint32_t sum;
+
+	if (unlikely(!frame))
+		return false;
+	begin_segment(parent, segment);
+	sum = copy_payload(tso, frame + header_len, payload, finish);
+	edit_headers(tso, segment, at);
+	if (finish)
+		finish_checksum(segment, sum);
+	memcpy(frame, segment->header, header_len);
+	return true;
+}
+
+/* Take packets from the pool for the next segments, at most n. */
+static unsigned get_packets(const struct tso *tso, struct pkt_pool *pool, struct pkt **segments,
+			    unsigned n)
 {
 	uint16_t gso_size = tso->parent->offload.gso_size;
 	unsigned left = (tso->parent->len - tso->offset + gso_size - 1) / gso_size;
-	unsigned got = pkt_pool_get(pool, segments, left < n ? left : n);
 
-	for (unsigned i = 0; i < got; i++) {
-		if (unlikely(!make_segment(tso, pool, segments[i]))) {
-			pkt_pool_put(pool, segments + i, got - i);
-			return i;
-		}
-	}
-	return got;
+	return pkt_pool_get(pool, segments, left < n ? left : n);
+}
+
+unsigned tso_next(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n)
+{
+	unsigned got = get_packets(tso, pool, segments, n), made = 0;
+
+	while (made < got && likely(borrow_segment(tso, pool, segments[made])))
+		made++;
+	if (unlikely(made < got))
+		pkt_pool_put(pool, segments + made, got - made);
+	return made;
+}
+
+unsigned tso_next_linear(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n,
+			 bool finish)
+{
+	unsigned got = get_packets(tso, pool, segments, n), made = 0;
+
+	while (made < got && likely(copy_segment(tso, segments[made], finish)))
+		made++;
+	if (unlikely(made < got))
+		pkt_pool_put(pool, segments + made, got - made);
+	return made;
 }

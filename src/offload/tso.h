@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Segmentation by reference. The theory of operation is at the top of tso.c.
+ * Segmentation, by reference or into linear memory. The theory of operation is at the top of tso.c.
  */
 #ifndef VIFD_TSO_H
 #define VIFD_TSO_H
@@ -36,5 +36,13 @@ static inline bool tso_at_end(const struct tso *tso)
  * one stopped).
  */
 unsigned tso_next(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n);
+
+/*
+ * The same in linear memory: each segment is laid out whole (linear.h), with its checksum finished
+ * while its payload is copied, if finish is set. No segment refers to the parent. 0: at the end, or
+ * out of packets or of linear memory.
+ */
+unsigned tso_next_linear(struct tso *tso, struct pkt_pool *pool, struct pkt **segments, unsigned n,
+			 bool finish);
 
 #endif

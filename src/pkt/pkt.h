@@ -152,6 +152,24 @@ static inline bool pkt_needs_nothing(const struct pkt *pkt)
 	return !(pkt->offload.flags & PKT_CSUM_PARTIAL) && pkt->offload.gso_type == PKT_GSO_NONE;
 }
 
+/* The checksum that the packet asked for has been finished. */
+static inline void pkt_csum_done(struct pkt *pkt)
+{
+	pkt->offload.flags &= ~PKT_CSUM_PARTIAL;
+	pkt->offload.csum_start = pkt->offload.csum_offset = 0;
+}
+
+/* Say of a packet made from another, with the same headers, what is known about that. */
+static inline void pkt_copy_facts(struct pkt *to, const struct pkt *from)
+{
+	to->in_port = from->in_port;
+	to->hash = from->hash;
+	to->l3_off = from->l3_off;
+	to->l4_off = from->l4_off;
+	to->payload_off = from->payload_off;
+	to->l4_proto = from->l4_proto;
+}
+
 /* Copy frame bytes [off, off + len) to buf. The range must lie within the packet. */
 void pkt_copy_out(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len);
 

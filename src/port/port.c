@@ -69,17 +69,15 @@ void port_stats_sum(const struct port *port, struct port_stats *sum)
 
 void port_send(struct port *port, struct pkt **pkts, unsigned n)
 {
-	unsigned from = 0; /* pkts[from..i) fit the port as they are */
-
 	n = too_big_drop(port, pkts, n);
+	if (n == 0)
+		return;
 	for (unsigned i = 0; i < n; i++) {
-		if (likely((offload_needs(pkts[i]) & ~port->caps) == 0))
-			continue;
-		if (i > from)
-			port->ops->send(port, pkts + from, i - from);
-		offload_send(port, pkts[i]);
-		from = i + 1;
+		if (unlikely(offload_needs(pkts[i]) & ~port->caps)) {
+			offload_send(port, pkts, n);
+			return;
+		}
 	}
-	if (n > from)
-		port->ops->send(port, pkts + from, n - from);
+	port_stats(port)->passed_packets += n;
+	port->ops->send(port, pkts, n);
 }

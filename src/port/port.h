@@ -36,7 +36,10 @@ enum port_caps {
 
 /*
  * recv:   take up to n packets from queue; the caller owns them, in_port is set, headers parsed.
- * send:   takes ownership of all n packets, whatever happens, and counts what it drops.
+ * send:   takes ownership of all n packets, whatever happens, and counts what it drops. Without
+ *         PORT_CAP_SG they are linear: header_len is 0 and the only fragment holds the frame from
+ *         its first byte (header[] holds a copy of the headers, parsed, which is not sent), or there
+ *         is no fragment and header[] is the frame.
  * flush:  make everything sent visible and ring the doorbell, once per burst.
  * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is withdrawn).
  * disarm: no wake-ups while polled.
@@ -66,10 +69,14 @@ struct port_ops {
 	X(send_gso_packets, "of those, packets larger than one segment")                           \
 	X(flooded_packets,                                                                         \
 	  "packets taken in and sent to more than one port or to an unknown address")              \
+	X(passed_packets, "packets handed to the port as they came")                               \
 	X(segmented_packets, "packets segmented in software before they were sent here")           \
 	X(segments, "segments made of those")                                                      \
 	X(checksummed_packets,                                                                     \
 	  "packets whose checksum was finished in software before they were sent here")            \
+	X(linearised_packets,                                                                      \
+	  "packets copied into one piece of memory, their checksum with them, before they "        \
+	  "were sent here")                                                                        \
 	X(wakeups, "wake-ups by the port (kick, readable descriptor)")                             \
 	X(doorbells, "wake-ups given to the port (call)")                                          \
 	X(drop_runt, "received: shorter than an Ethernet header")                                  \
@@ -91,7 +98,8 @@ struct port_ops {
 	X(drop_no_buffers, "sent: the guest has posted too few receive buffers")                   \
 	X(drop_too_big, "sent: longer than the receiver's buffer or MTU")                          \
 	X(too_big_answers, "of those, told to the sender with ICMP (too-big=on)")                  \
-	X(drop_offload_failed, "sent: needs an offload that could not be done in software")        \
+	X(drop_offload_failed,                                                                     \
+	  "sent: refused, needs an offload that could not be done in software")                    \
 	X(drop_queue_full, "sent: the device's queue is full")                                     \
 	X(drop_device_error, "sent: the device refused the packet")
 

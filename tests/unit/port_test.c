@@ -124,7 +124,8 @@ static void test_stats_sum(void **state)
 static uint8_t bytes[FRAME_MAX + 512];
 
 /*
- * A packet of a kind: '.' nothing asked, 'c' a checksum, '4', '6', 'u' segmentation, 'e' with ECN.
+ * A packet of a kind: '.' nothing asked, 's' that and all in the header copy, 'c' a checksum, '4',
+ * '6', 'u' segmentation, 'e' with ECN.
  */
 static struct pkt *pkt_of(char kind, uint8_t mark)
 {
@@ -146,7 +147,11 @@ static struct pkt *pkt_of(char kind, uint8_t mark)
 	memcpy(pkt->header, bytes, PKT_HEADER_FAST);
 	pkt->frags[0] = (struct iovec){ bytes + PKT_HEADER_FAST, frame.len - PKT_HEADER_FAST };
 	pkt->frag_count = 1;
-	if (kind == '.')
+	if (kind == 's') {
+		pkt->len = PKT_HEADER_FAST;
+		pkt->frag_count = 0;
+	}
+	if (kind == '.' || kind == 's')
 		return pkt;
 	pkt->offload.flags = PKT_CSUM_PARTIAL | (kind == 'e' ? PKT_GSO_ECN : 0);
 	pkt->offload.csum_start = frame.l4;
@@ -208,12 +213,16 @@ static void test_send_passes_through(void **state)
 	send_kinds("e", csum | PORT_CAP_TSO4 | PORT_CAP_TSO_ECN);
 	assert_string_equal(sent(), "1");
 	assert_int_equal(fake.log[0].offload.gso_size, MSS);
-	/* A claim that a checksum is good needs nothing of the port. */
+	/* Without fragments in two places, no SG is needed. */
+	send_kinds("ss", 0);
+	assert_string_equal(sent(), "12");
 	send_kinds("", 0);
 	assert_int_equal(fake.send_calls, 0);
 
 	port_stats_sum(&fake.port, &sum);
+	assert_int_equal(sum.passed_packets, 4 + 4 + 4 + 1 + 2);
 	assert_int_equal(sum.segmented_packets + sum.checksummed_packets + sum.segments, 0);
+	assert_int_equal(sum.linearised_packets, 0);
 }
 
 static void test_send_segments_what_the_port_cannot(void **state)
@@ -221,17 +230,17 @@ static void test_send_segments_what_the_port_cannot(void **state)
 	const uint32_t csum = PORT_CAP_SG | PORT_CAP_CSUM;
 	struct port_stats sum;
 
-	/* Order stays; the rest of the burst goes in as large pieces as there are. */
+	/* Order stays, and all leave in one burst. */
 	send_kinds("..4..", csum);
-	assert_string_equal(sent(), "12,333,45");
+	assert_string_equal(sent(), "1233345");
 	send_kinds("4..6", csum | PORT_CAP_TSO6);
-	assert_string_equal(sent(), "111,234");
+	assert_string_equal(sent(), "111234");
 	send_kinds("46u", csum);
-	assert_string_equal(sent(), "111,222,333");
+	assert_string_equal(sent(), "111222333");
 	send_kinds(".6", csum | PORT_CAP_TSO4);
-	assert_string_equal(sent(), "1,222");
+	assert_string_equal(sent(), "1222");
 	send_kinds("u.", csum | PORT_CAP_TSO4 | PORT_CAP_TSO6);
-	assert_string_equal(sent(), "111,2");
+	assert_string_equal(sent(), "1112");
 	/* TSO without ECN is not enough for a packet with CWR. */
 	send_kinds("e", csum | PORT_CAP_TSO4);
 	assert_string_equal(sent(), "111");
@@ -242,6 +251,7 @@ static void test_send_segments_what_the_port_cannot(void **state)
 	assert_int_equal(sum.segmented_packets, 8);
 	assert_int_equal(sum.segments, 24);
 	assert_int_equal(sum.checksummed_packets, 0);
+	assert_int_equal(sum.passed_packets, 4 + 3 + 0 + 1 + 1);
 }
 
 static void test_send_finishes_checksums(void **state)
@@ -249,7 +259,7 @@ static void test_send_finishes_checksums(void **state)
 	struct port_stats sum;
 
 	send_kinds(".c.", PORT_CAP_SG);
-	assert_string_equal(sent(), "1,2,3");
+	assert_string_equal(sent(), "123");
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(fake.log[i].offload.flags, 0);
 	/* Segmentation without checksums is worth nothing: both are done here. */
@@ -260,8 +270,42 @@ static void test_send_finishes_checksums(void **state)
 
 	port_stats_sum(&fake.port, &sum);
 	assert_int_equal(sum.checksummed_packets, 1 + 3);
+	assert_int_equal(sum.passed_packets, 2);
 	assert_int_equal(sum.segments, 3);
 	assert_int_equal(sum.drop_offload_failed, 0);
+}
+
+static void test_send_linearises(void **state)
+{
+	struct port_stats sum;
+
+	send_kinds(".sc.4", 0);
+	assert_string_equal(sent(), "1234555");
+	for (unsigned i = 0; i < 7; i++)
+		assert_int_equal(fake.log[i].offload.flags, 0);
+	send_kinds("c4", PORT_CAP_CSUM | PORT_CAP_TSO4);
+	assert_string_equal(sent(), "12");
+	assert_int_equal(fake.log[0].offload.flags, PKT_CSUM_PARTIAL);
+	assert_int_equal(fake.log[1].offload.gso_size, MSS);
+
+	port_stats_sum(&fake.port, &sum);
+	assert_int_equal(sum.passed_packets, 1);
+	assert_int_equal(sum.linearised_packets, 3 + 3 + 2);
+	assert_int_equal(sum.checksummed_packets, 1 + 3);
+	assert_int_equal(sum.segments, 3);
+}
+
+/* Bursts are full, and none is more than that, when packets become many. */
+static void test_send_in_full_bursts(void **state)
+{
+	send_kinds(".4.4.4.4.4.4.4.", PORT_CAP_SG | PORT_CAP_CSUM);
+	assert_string_equal(sent(), "12223444566678889:::;<<<=>>>?");
+	assert_int_equal(fake.send_calls, 1);
+	send_kinds("444444444444", 0);
+	assert_int_equal(fake.sent, 36);
+	assert_int_equal(fake.send_calls, 2);
+	assert_int_equal(fake.log[31].call, 1);
+	assert_int_equal(fake.log[32].call, 2);
 }
 
 /* A packet that others share leaves as it is, segmented or not, and is done with its last owner. */
@@ -292,6 +336,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_send_segments_what_the_port_cannot, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_send_finishes_checksums, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_send_linearises, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_send_in_full_bursts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_send_takes_one_reference, set_up, tear_down),
 	};
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Segmentation against a segmenter of flat memory, byte for byte, over headers and geometries of
- * every kind; and what happens to references when the pool runs dry.
+ * Segmentation, by reference and into linear memory, against a segmenter of flat memory, byte for
+ * byte, over headers and geometries of every kind; and what happens to references when the pool runs dry.
  */
 #include <netinet/in.h>
 #include <setjmp.h>
@@ -122,24 +122,32 @@ static uint32_t slow_segment(const struct job *job, unsigned index, uint8_t *out
 	return frame.len;
 }
 
-static void assert_is_segment(const struct job *job, unsigned index, const struct pkt *segment)
+enum how { BY_REFERENCE, LINEAR, LINEAR_FINISHED };
+
+/* The segment's bytes against those it must have; its checksum is judged apart. */
+static void assert_bytes(const struct job *job, unsigned index, const struct pkt *segment,
+			 bool finished)
 {
 	uint8_t *want = calloc(1, FRAME_MAX), *got = malloc(FRAME_MAX);
-	uint32_t len = slow_segment(job, index, want), frag_bytes = 0;
+	uint32_t len = slow_segment(job, index, want), l4_len = len - job->frame.l4;
 
 	assert_int_not_equal(len, 0);
 	assert_int_equal(segment->len, len);
-	for (unsigned i = 0; i < segment->frag_count; i++) {
-		assert_int_not_equal(segment->frags[i].iov_len, 0);
-		frag_bytes += segment->frags[i].iov_len;
-	}
-	assert_int_equal(segment->header_len + frag_bytes, len);
 	pkt_copy_out(segment, 0, got, len);
 	/* A pseudo-header sum has two zeros. */
 	uint8_t *sum = got + job->pkt->offload.csum_start + job->pkt->offload.csum_offset;
 	const uint8_t *want_sum = want + (sum - got);
 
-	assert_int_equal(rd16(sum) % 0xffff, rd16(want_sum) % 0xffff);
+	if (finished) {
+		struct frame flat = job->frame;
+
+		flat.bytes = got;
+		assert_int_equal(slow_sum(got + flat.l4, l4_len, slow_pseudo(&flat, l4_len)),
+				 0xffff);
+		assert_int_not_equal(rd16(sum), 0);
+	} else {
+		assert_int_equal(rd16(sum) % 0xffff, rd16(want_sum) % 0xffff);
+	}
 	memcpy(sum, want_sum, 2);
 	if (job->frame.ip == 4) {
 		uint8_t *l3 = got + job->frame.l3, *want_l3 = want + job->frame.l3;
@@ -149,6 +157,28 @@ static void assert_is_segment(const struct job *job, unsigned index, const struc
 		memcpy(l3 + 10, want_l3 + 10, 2);
 	}
 	assert_memory_equal(got, want, len);
+	free(want);
+	free(got);
+}
+
+static void assert_is_segment(const struct job *job, unsigned index, const struct pkt *segment,
+			      enum how how)
+{
+	bool finished = how == LINEAR_FINISHED;
+	uint32_t frag_bytes = 0;
+
+	for (unsigned i = 0; i < segment->frag_count; i++) {
+		assert_int_not_equal(segment->frags[i].iov_len, 0);
+		frag_bytes += segment->frags[i].iov_len;
+	}
+	assert_int_equal(segment->header_len + frag_bytes, segment->len);
+	if (how != BY_REFERENCE) {
+		assert_int_equal(segment->header_len, 0);
+		assert_int_equal(segment->frag_count, 1);
+		assert_memory_equal(segment->header, segment->frags[0].iov_base,
+				    segment->payload_off);
+	}
+	assert_bytes(job, index, segment, finished);
 	assert_int_equal(segment->l3_off, job->frame.l3);
 	assert_int_equal(segment->l4_off, job->frame.l4);
 	assert_int_equal(segment->payload_off, job->frame.payload);
@@ -156,30 +186,36 @@ static void assert_is_segment(const struct job *job, unsigned index, const struc
 	assert_int_equal(segment->refs, 1);
 	assert_int_equal(segment->in_port, 7);
 	assert_int_equal(segment->hash, 0x1234);
-	assert_int_equal(segment->offload.flags, PKT_CSUM_PARTIAL);
+	assert_int_equal(segment->offload.flags, finished ? 0 : PKT_CSUM_PARTIAL);
 	assert_int_equal(segment->offload.gso_type, PKT_GSO_NONE);
 	assert_int_equal(segment->offload.gso_size, 0);
-	assert_int_equal(segment->offload.csum_start, job->pkt->offload.csum_start);
-	assert_int_equal(segment->offload.csum_offset, job->pkt->offload.csum_offset);
-	free(want);
-	free(got);
+	assert_int_equal(segment->offload.csum_start, finished ? 0 : job->pkt->offload.csum_start);
+	assert_int_equal(segment->offload.csum_offset,
+			 finished ? 0 : job->pkt->offload.csum_offset);
+}
+
+static unsigned next(struct tso *tso, struct pkt **segments, unsigned n, enum how how)
+{
+	if (how == BY_REFERENCE)
+		return tso_next(tso, &worker_self->pool, segments, n);
+	return tso_next_linear(tso, &worker_self->pool, segments, n, how == LINEAR_FINISHED);
 }
 
 /*
  * Walk the whole job in bursts of up to n, checking and letting go of every segment. Returns how
  * many there were.
  */
-static unsigned walk(struct job *job, unsigned n)
+static unsigned walk_how(struct job *job, unsigned n, enum how how)
 {
 	struct pkt *segments[PKT_BURST];
 	unsigned index = 0, got;
 	struct tso tso;
 
 	assert_true(tso_begin(&tso, job->pkt));
-	while ((got = tso_next(&tso, &worker_self->pool, segments, n)) > 0) {
-		assert_int_equal(job->pkt->refs, 1 + got);
+	while ((got = next(&tso, segments, n, how)) > 0) {
+		assert_int_equal(job->pkt->refs, 1 + (how == BY_REFERENCE ? got : 0));
 		for (unsigned i = 0; i < got; i++) {
-			assert_is_segment(job, index++, segments[i]);
+			assert_is_segment(job, index++, segments[i], how);
 			pkt_put(segments[i]);
 		}
 		worker_complete(worker_self);
@@ -190,6 +226,16 @@ static unsigned walk(struct job *job, unsigned n)
 	assert_int_equal(index,
 			 (job->frame.len - job->frame.payload + job->gso_size - 1) / job->gso_size);
 	return index;
+}
+
+/* In each of the three ways. */
+static unsigned walk(struct job *job, unsigned n)
+{
+	unsigned segments = walk_how(job, n, BY_REFERENCE);
+
+	assert_int_equal(walk_how(job, n, LINEAR), segments);
+	assert_int_equal(walk_how(job, n, LINEAR_FINISHED), segments);
+	return segments;
 }
 
 static int setup(void **state)
@@ -312,7 +358,7 @@ static void segments_keep_the_parent(void **state)
 	for (unsigned i = 0; i < 5; i++) {
 		worker_complete(worker_self);
 		assert_int_equal(job.pkt->refs, 1 + 5 - i);
-		assert_is_segment(&job, 4 - i, segments[4 - i]);
+		assert_is_segment(&job, 4 - i, segments[4 - i], BY_REFERENCE);
 		pkt_put(segments[4 - i]);
 	}
 	worker_complete(worker_self);
@@ -357,7 +403,7 @@ static void pool_runs_dry(void **state)
 						 0);
 			}
 			for (unsigned i = 0; i < got; i++) {
-				assert_is_segment(&job, index++, segments[i]);
+				assert_is_segment(&job, index++, segments[i], BY_REFERENCE);
 				pkt_put(segments[i]);
 			}
 			worker_complete(worker);
