@@ -19,8 +19,9 @@
  * Packets that do not fit a frame of 4 KiB (MTU above XSK_FRAME_LARGE less what is reserved) take
  * several, which Linux does since 6.6; where it does not, the port's MTU is what fits.
  *
- * What is changed on the interface hangs on descriptors: the program on its link, promiscuous mode on
- * a packet socket. The kernel takes both back when vifd ends, be it by kill -9. The MTU is netif.c's.
+ * What is changed on the interface hangs on descriptors: the program on its link, promiscuous mode
+ * on a packet socket. The kernel takes both back when vifd ends, be it by kill -9. The MTU is
+ * netif.c's.
  */
 #include "uplink/af_xdp.h"
 

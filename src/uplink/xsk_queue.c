@@ -174,6 +174,15 @@ static inline void wake_receiver(struct xsk_queue *queue)
 		recvfrom(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, NULL);
 }
 
+/* Try again to send what the device had no room for. True: it still has none. */
+static inline bool send_later(struct xsk_queue *queue)
+{
+	if (likely(!atomic_load_explicit(&queue->later, memory_order_relaxed)))
+		return false;
+	xsk_queue_kick(queue);
+	return atomic_load_explicit(&queue->later, memory_order_relaxed);
+}
+
 /* Put a packet's frames into the fill ring, which has room for all; submit later. */
 static unsigned frames_return(struct xsk_queue *queue, const struct pkt *pkt)
 {
@@ -310,8 +319,7 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 
 	if (descs == 0) {
 		wake_receiver(queue);
-		if (unlikely(atomic_load_explicit(&queue->refused, memory_order_relaxed)))
-			xsk_queue_kick(queue);
+		send_later(queue);
 		return 0;
 	}
 	for (; used < descs; used++) {
@@ -343,9 +351,7 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 
 bool xsk_queue_arm(struct xsk_queue *queue)
 {
-	if (unlikely(atomic_load_explicit(&queue->refused, memory_order_relaxed)))
-		xsk_queue_kick(queue);
-	return xsk_cons_nb_avail(&queue->rx, 1) > 0;
+	return send_later(queue) || xsk_cons_nb_avail(&queue->rx, 1) > 0;
 }
 
 /* ---- sending ---- */
@@ -383,22 +389,21 @@ static unsigned unsent(const struct xsk_queue *queue)
 
 void xsk_queue_kick(struct xsk_queue *queue)
 {
-	unsigned left = unsent(queue);
-	bool refused = false;
+	unsigned left = unsent(queue), before;
+	bool later = false;
 
-	while (left && !refused && xsk_ring_prod__needs_wakeup(&queue->tx)) {
-		unsigned before = left;
-		bool ok = sendto(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, 0) >=
-			  0;
-
-		left = unsent(queue);
-		/* EAGAIN is also what it says after each SEND_BUDGET packets. */
-		if (ok)
+	while (left && !later && xsk_ring_prod__needs_wakeup(&queue->tx)) {
+		if (sendto(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0)
 			break;
-		refused = errno != EAGAIN || left + SEND_BUDGET > before;
-		refused &= left > 0;
+		/* An interface that is down (ENETDOWN) or gone is left alone until more is sent. */
+		if (errno != EAGAIN && errno != EBUSY && errno != ENOBUFS)
+			break;
+		/* EAGAIN is also what it says after each SEND_BUDGET packets. */
+		before = left;
+		left = unsent(queue);
+		later = left && left + SEND_BUDGET > before;
 	}
-	atomic_store_explicit(&queue->refused, refused, memory_order_relaxed);
+	atomic_store_explicit(&queue->later, later, memory_order_relaxed);
 }
 
 /* Where a packet is being gathered to: the present frame, and how much of it is used. */

@@ -44,7 +44,7 @@ struct xsk_queue {
 
 	/* the send side is shared */
 	atomic_flag held __attribute__((aligned(64)));
-	_Atomic bool refused; /* the kernel takes nothing at present */
+	_Atomic bool later; /* the device had no room: to be tried again */
 	struct xsk_ring_prod tx;
 	struct xsk_ring_cons completion;
 	unsigned free_count;
