@@ -218,6 +218,8 @@ static int bridge_add(const struct conf_value *values, json_t **result, struct e
 
 	if (!err && ageing->given && ageing->number == 0)
 		bridge->ageing_sec = 0; /* never, which bridge_create() takes for "default" */
+	if (!err)
+		bridge->answer_too_big = values[BRIDGE_TOO_BIG].number == TOO_BIG_ON;
 	return err;
 }
 

@@ -80,7 +80,7 @@ enum conf_command_id {
 
 enum { ARG_NAME }; /* of every add, del and guest set */
 enum { SET_WORKERS, SET_CPUS, SET_IDLE_SPIN };
-enum { BRIDGE_AGEING = ARG_NAME + 1, BRIDGE_FDB_MAX };
+enum { BRIDGE_AGEING = ARG_NAME + 1, BRIDGE_FDB_MAX, BRIDGE_TOO_BIG };
 enum {
 	UPLINK_TAP = ARG_NAME + 1,
 	UPLINK_AF_PACKET,
@@ -111,6 +111,7 @@ enum { PROFILE_RESET };
 
 enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
+enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */
 
 struct conf_value {
 	bool given;

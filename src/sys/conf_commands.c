@@ -37,6 +37,8 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 					    .max = 1000000, .shown = "SECONDS" },
 			[BRIDGE_FDB_MAX] = { OPTION("fdb-max", CONF_NUMBER),
 					     .min = 64, .max = 1 << 20, .shown = "ENTRIES" },
+			[BRIDGE_TOO_BIG] = { OPTION("too-big", CONF_CHOICE),
+					     .choices = "on|off" },
 		},
 	},
 	[CMD_BRIDGE_DEL] = {

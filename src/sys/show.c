@@ -91,6 +91,7 @@ json_t *show_bridges(void)
 		put_text(row, "name", bridge->name);
 		put(row, "ports", ports);
 		put_count(row, "ageing_seconds", bridge->ageing_sec);
+		put_text(row, "too_big", bridge->answer_too_big ? "on" : "off");
 		put_count(row, "fdb_used", READ(fdb->used));
 		put_count(row, "fdb_size", ((uint64_t)fdb->set_mask + 1) * MAC_TABLE_WAYS);
 		put_count(row, "learned", READ(fdb->learned));

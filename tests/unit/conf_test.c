@@ -125,7 +125,7 @@ static void mistakes(void **state)
 		{ "guest add web isolate " VHOST,
 		  "guest add: unknown option 'isolate' (did you mean 'isolated'?)" },
 		{ "bridge add br0 colour=red",
-		  "bridge add: unknown option 'colour' (its options: ageing, fdb-max)" },
+		  "bridge add: unknown option 'colour' (its options: ageing, fdb-max, too-big)" },
 		{ "bridge del br0 x=1", "bridge del: unknown option 'x' (it has none)" },
 		{ "bridge del br0 br1", "bridge del: 'br1' is one word too many" },
 		{ "shwo ports", "unknown command 'shwo ports' (did you mean 'show ports'?)" },
