@@ -3,6 +3,7 @@
 #
 #   make              build vifd and vifctl into build/
 #   make demo         two virtual machines and a wire on one vifd        (root)
+#                     UPLINK=af_packet or af_xdp: not over a TAP but over a veth pair
 #   make test         every test, also under sanitizers, and fuzzing     (root)
 #   make bench        vifd and its peers side by side                    (root)
 #   make lab          the papers' experiments, paper and here           (root)
@@ -17,6 +18,7 @@ MESON_FLAGS ?=
 PYTEST_FLAGS ?=
 ONLY ?=
 QUICK ?=
+UPLINK ?= tap
 export PATH := $(PATH):/usr/sbin:/sbin
 
 sanitize = -Db_sanitize=address,undefined -Db_lundef=false
@@ -44,7 +46,7 @@ build-fuzz: | deps-test
 
 demo: | deps-demo
 	@$(MAKE) --no-print-directory build
-	@/usr/bin/python3 demo/demo.py
+	@/usr/bin/python3 demo/demo.py --uplink='$(UPLINK)'
 
 test: | deps-test
 	@$(MAKE) --no-print-directory build

@@ -3,12 +3,14 @@
 """The demo: two virtual machines and a wire on one vifd.
 
     guest web  10.88.0.2 ── vhost-user ──┐
-                                         ├── vifd, bridge br0 ── TAP ── wire 10.88.0.1, a network namespace
+                                         ├── vifd, bridge br0 ── uplink ── wire 10.88.0.1, a network namespace
     guest db   10.88.0.3 ── vhost-user ──┘
 
 Boots the guests, has everyone ping everyone, measures three TCP streams and prints what they cost vifd. The
-figures are left in demo/out/results.json as well. Run it with `sudo make demo`.
+figures are left in demo/out/results.json as well. Run it with `sudo make demo`; `UPLINK=af_packet` or `UPLINK=af_xdp`
+after it puts a veth pair where the TAP is otherwise.
 """
+import argparse
 import json
 import os
 import shutil
@@ -21,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from lib.guest import accelerator, build_image
-from lib.lab import Lab
+from lib.lab import UPLINKS, Lab
 from lib.sweep import sweep
 from lib.traffic import measure, serve
 
@@ -62,7 +64,7 @@ def run(lab):
     return paths, lab.vifd.vifctl("profile").stdout
 
 
-def report(paths, profile):
+def report(uplink, paths, profile):
     print(f"\n{'path':14} {'throughput':>14} {'CPU of vifd':>14} {'mean packet':>14}")
     for path in paths:
         print(f"{path['from'] + ' to ' + path['to']:14} {path['gbps']:9.2f} Gb/s {path['vifd_ns_per_byte']:9.2f} ns/B "
@@ -71,7 +73,7 @@ def report(paths, profile):
     print(f"\nvifctl profile\n{profile}", flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
     results = OUT / "results.json"
-    results.write_text(json.dumps({"paths": paths}, indent=1) + "\n")
+    results.write_text(json.dumps({"uplink": uplink, "paths": paths}, indent=1) + "\n")
     say(f"done; the figures are in {results.relative_to(ROOT)}")
 
 
@@ -85,8 +87,11 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 def main():
+    parser = argparse.ArgumentParser(prog="demo", description="two virtual machines and a wire on one vifd")
+    parser.add_argument("--uplink", choices=UPLINKS, default="tap", help="what joins vifd and the wire (tap)")
+    uplink = parser.parse_args().uplink
     if os.geteuid():
-        sys.exit("demo: a network namespace and a TAP need root: sudo make demo")
+        sys.exit("demo: network namespaces and uplinks need root: sudo make demo")
     for number in ENDINGS:
         signal.signal(number, interrupted)
     signal.alarm(LIMIT)
@@ -94,9 +99,9 @@ def main():
     folder = tempfile.mkdtemp(prefix=f"vifd-{os.getpid()}-")
     try:
         build_image()
-        with Lab(folder, say=say) as lab:
+        with Lab(folder, uplink=uplink, say=say) as lab:
             results = run(lab)
-        report(*results)
+        report(uplink, *results)
     except Exception as error: # in a sentence: a newcomer does not read tracebacks
         sys.exit(f"demo: {type(error).__name__}: {error}")
     finally:

@@ -2,8 +2,11 @@
 """One vifd with a wire and guests.
 
     guest web  10.88.0.2, fd88::2 ── vhost-user ──┐
-    guest db   10.88.0.3, fd88::3 ── vhost-user ──┼── br0 ── TAP wire0 ── namespace wire  10.88.0.1, fd88::1
+    guest db   10.88.0.3, fd88::3 ── vhost-user ──┼── br0 ── uplink ── wire0, namespace wire  10.88.0.1, fd88::1
     ...                                         ──┘
+
+    uplink tap                  vifd ── TAP wire0, which vifd makes in the wire's namespace
+    uplink af_packet, af_xdp    vifd ── nic0, in a namespace of its own ══ veth ══ wire0
 
     with Lab(folder) as lab:
         web = lab.guest("web")
@@ -19,36 +22,46 @@ from lib.vifd import Netns, Vifd
 
 _serial = itertools.count()
 
+# Name -> the option of `uplink add`.
+UPLINKS = {"tap": "tap", "af_packet": "af-packet", "af_xdp": "af-xdp"}
+
 
 class Lab:
     """vifd runs and the wire has its addresses when the constructor returns; stop() or with end everything.
 
-    mtu         of the uplink and of what guests are offered
-    persistent  the TAP exists before vifd and outlives it
-    settings    vifd commands that come first, such as "set workers=2"
-    say         called with a line of text at each step
+    uplink          one of UPLINKS
+    uplink_options  more options of `uplink add`, such as "offload=none"
+    mtu             of the uplink and of what guests are offered
+    persistent      the TAP exists before vifd and outlives it
+    settings        vifd commands that come first, such as "set workers=2"
+    say             called with a line of text at each step
     """
 
-    def __init__(self, folder, *, mtu=None, persistent=False, settings=(), say=lambda text: None):
+    def __init__(self, folder, *, uplink="tap", uplink_options="", mtu=None, persistent=False, settings=(),
+                 say=lambda text: None):
         self.folder, self.mtu, self.say = folder, mtu, say
         self.address, self.address6 = {}, {}
         self.guests = {}
         self._stack = ExitStack()
         try:
-            self._start(persistent, settings)
+            self._start(uplink, uplink_options, persistent, settings)
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, persistent, settings):
+    def _start(self, uplink, uplink_options, persistent, settings):
         self.wire = self._stack.enter_context(Netns(self.folder, f"lab{next(_serial)}"))
         self.wire.name = "wire"
         self.say(f"a wire: network namespace {self.wire.netns}")
-        if persistent:
-            self.wire.run("ip tuntap add wire0 mode tap vnet_hdr; ip link set wire0 up")
-        mtu = f" mtu={self.mtu}" if self.mtu else ""
-        commands = [*settings, "bridge add br0",
-                    f"uplink add wire tap=wire0 netns={self.wire.netns}{mtu} bridge=br0"]
+        if uplink == "tap":
+            interface, netns = "wire0", self.wire.netns
+            if persistent:
+                self.wire.run("ip tuntap add wire0 mode tap vnet_hdr; ip link set wire0 up")
+        else:
+            interface, netns = "nic0", self._veth()
+        mtu = f"mtu={self.mtu}" if self.mtu else ""
+        add = f"uplink add wire {UPLINKS[uplink]}={interface} netns={netns} {mtu} {uplink_options} bridge=br0"
+        commands = [*settings, "bridge add br0", " ".join(add.split())]
         for command in commands:
             self.say(f"vifd, told: {command}")
         self.vifd = Vifd(self.folder, *commands)
@@ -106,6 +119,15 @@ class Lab:
 
     def show_guest(self, name):
         return next(row for row in self.vifd.ctl("show guests") if row["name"] == name)
+
+    def _veth(self):
+        """A veth pair: wire0 for the wire, and nic0, vifd's, in a namespace that is returned."""
+        nic = self._stack.enter_context(Netns(self.folder, f"nic{next(_serial)}"))
+        self.say(f"a veth pair: wire0 there, nic0 in {nic.netns}")
+        mtu = f"mtu {self.mtu}" if self.mtu else ""
+        self.wire.run(f"ip link add wire0 {mtu} type veth peer name nic0 {mtu} netns {nic.netns}")
+        nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up") # its kernel has nothing to say there
+        return nic.netns
 
     def _number(self, name):
         index = len(self.address) + 1
