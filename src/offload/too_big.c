@@ -3,7 +3,7 @@
  * Packets that do not fit the MTU of the port that they go to.
  *
  * Theory of operation. The MTU counts the bytes of the IP packet: the Ethernet header and VLAN tags
- * come on top. Of a GSO packet each segment has to fit: headers and gso_size. What does not fit is
+ * come on top, and a frame without a tag may use the room of one (FRAME_ROOM). Of a GSO packet each segment has to fit: headers and gso_size. What does not fit is
  * dropped and counted (drop_too_big); fragmenting is a router's job, not a bridge's.
  *
  * A router would also tell the sender, which then sends smaller packets (path MTU discovery). A
@@ -307,7 +307,7 @@ unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first,
 		struct pkt *pkt = pkts[i];
 		struct port *in = port_by_id(pkt->in_port);
 
-		if (likely(pkt->len <= mtu + PKT_LEN_MIN || fits(pkt, mtu))) {
+		if (likely(pkt->len <= mtu + FRAME_ROOM || fits(pkt, mtu))) {
 			pkts[kept++] = pkt;
 			continue;
 		}

@@ -8,6 +8,12 @@
 
 #include "port/port.h"
 
+/*
+ * Room in a frame beside the MTU that every frame is granted: the Ethernet header and one VLAN tag,
+ * whether it has one or not, as Linux's bridge and Open vSwitch do.
+ */
+enum { FRAME_ROOM = PKT_LEN_MIN + 4 };
+
 /* The rest of too_big_drop(), from the first packet on that may be too big. */
 unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first, unsigned n);
 
@@ -17,7 +23,7 @@ unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first,
  */
 static inline unsigned too_big_drop(struct port *port, struct pkt **pkts, unsigned n)
 {
-	const uint32_t surely_fits = port->mtu + PKT_LEN_MIN;
+	const uint32_t surely_fits = port->mtu + FRAME_ROOM;
 
 	for (unsigned i = 0; i < n; i++) {
 		if (unlikely(pkts[i]->len > surely_fits))
