@@ -3,8 +3,9 @@
  * Packets that do not fit the MTU of the port that they go to.
  *
  * Theory of operation. The MTU counts the bytes of the IP packet: the Ethernet header and VLAN tags
- * come on top, and a frame without a tag may use the room of one (FRAME_ROOM). Of a GSO packet each segment has to fit: headers and gso_size. What does not fit is
- * dropped and counted (drop_too_big); fragmenting is a router's job, not a bridge's.
+ * come on top, and a frame without a tag may use the room of one (FRAME_ROOM). Of a GSO packet each
+ * segment has to fit: headers and gso_size. What does not fit is dropped and counted (drop_too_big);
+ * fragmenting is a router's job, not a bridge's.
  *
  * A router would also tell the sender, which then sends smaller packets (path MTU discovery). A
  * bridge between segments of different MTU is where that goes wrong silently, so vifd answers in
