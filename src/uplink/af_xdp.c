@@ -112,15 +112,15 @@ static void queues_close(struct af_xdp *xdp)
 }
 
 /*
- * Open one socket. The kernel takes its time to let go of a queue whose socket was closed a moment
- * ago, by us or by a vifd that was killed.
+ * Open one socket. The kernel takes its time to let go of a queue (EBUSY) and of locked memory
+ * (ENOBUFS) when a socket was closed a moment ago, by us or by a vifd that was killed.
  */
 static int queue_open(struct af_xdp *xdp, const struct xsk_queue_config *config)
 {
 	const struct timespec nap = { .tv_nsec = BUSY_NAP_NSEC };
 	int err = xsk_queue_open(&xdp->queues[config->queue], config);
 
-	for (unsigned naps = 0; err == -EBUSY && naps < BUSY_NAPS; naps++) {
+	for (unsigned naps = 0; (err == -EBUSY || err == -ENOBUFS) && naps < BUSY_NAPS; naps++) {
 		nanosleep(&nap, NULL);
 		err = xsk_queue_open(&xdp->queues[config->queue], config);
 	}
@@ -172,13 +172,19 @@ static int mode_open(struct af_xdp *xdp, int ifindex, bool native, bool multi_bu
 	return err;
 }
 
+/* Nothing that another mode would change. */
+static bool is_final(int err)
+{
+	return err == -EPERM || err == -EBUSY || err == -ENOBUFS;
+}
+
 static int modes_try(struct af_xdp *xdp, int ifindex, bool multi_buffer)
 {
 	int err = -EOPNOTSUPP;
 
 	if (xdp->asked != AF_XDP_SKB)
 		err = mode_open(xdp, ifindex, true, multi_buffer);
-	if (err && err != -EPERM && err != -EBUSY && xdp->asked != AF_XDP_NATIVE) {
+	if (err && !is_final(err) && xdp->asked != AF_XDP_NATIVE) {
 		if (xdp->asked == AF_XDP_AUTO)
 			log_info("%s: no native XDP on %s (%s), trying SKB mode", xdp->port.name,
 				 xdp->netif.name, strerror(-err));
@@ -228,7 +234,7 @@ static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error
 			    xdp->netif.name, there, there == 1 ? "" : "s", xdp->port.queues);
 	if (mtu > LARGE_MTU)
 		err = modes_try(xdp, ifindex, true);
-	if (err && err != -EPERM && err != -EBUSY) {
+	if (err && !is_final(err)) {
 		if (mtu > LARGE_MTU)
 			xdp->port.mtu = LARGE_MTU;
 		err = modes_try(xdp, ifindex, false);
