@@ -55,11 +55,13 @@ static inline void take_geometry(struct input *input, struct pkt *pkt, const uin
  */
 static inline void take_frame(struct input *input, struct frame *frame)
 {
+	static const uint8_t protos[] = { IPPROTO_TCP, IPPROTO_UDP, IPPROTO_TCP,  IPPROTO_UDP,
+					  IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6 };
 	struct frame_desc desc = {
 		.vlans = take8(input) % 4,
 		.ip = take8(input) % 2 ? 4 : 6,
 		.ip_options = take8(input) % 6 * 8,
-		.proto = take8(input) % 2 ? IPPROTO_UDP : IPPROTO_TCP,
+		.proto = protos[take8(input) % 8],
 		.tcp_options = take8(input) % 11 * 4,
 		.tcp_flags = take8(input),
 	};
