@@ -239,12 +239,12 @@ static int interface_open(struct af_packet *packet, const struct af_packet_confi
 	if (!netif_is_ethernet(netif))
 		return fail(error, -EINVAL, "interface '%s' is no Ethernet interface",
 			    config->ifname);
+	mtu = netif_set_up(netif, config->mtu, error); /* first: sockets complain if it is down */
+	if (mtu < 0)
+		return mtu;
 	err = queues_open(packet, ifindex, error);
 	if (err)
 		return err;
-	mtu = netif_set_up(netif, config->mtu, error);
-	if (mtu < 0)
-		return mtu;
 	packet->port.mtu = mtu < UINT16_MAX ? mtu : UINT16_MAX;
 	packet->port.caps = config->caps_mask & kernel_caps();
 	return 0;
