@@ -3,8 +3,8 @@
  * Packets that do not fit the MTU of the port that they go to.
  *
  * Theory of operation. The MTU counts the bytes of the IP packet: the Ethernet header and VLAN tags
- * come on top, and a frame without a tag may use the room of one (FRAME_ROOM). Of a GSO packet each
- * segment has to fit: headers and gso_size. What does not fit is dropped and counted (drop_too_big);
+ * come on top (and to guests, a frame without a tag may use its room). Of a GSO packet each segment
+ * has to fit: headers and gso_size. What does not fit is dropped and counted (drop_too_big);
  * fragmenting is a router's job, not a bridge's.
  *
  * A router would also tell the sender, which then sends smaller packets (path MTU discovery). A
@@ -301,6 +301,7 @@ static bool fits(struct pkt *pkt, unsigned mtu)
 unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first, unsigned n)
 {
 	struct port_stats *stats = port_stats(port);
+	const uint32_t surely_fits = too_big_surely_fits(port);
 	const unsigned mtu = port->mtu;
 	unsigned kept = first;
 
@@ -308,7 +309,7 @@ unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first,
 		struct pkt *pkt = pkts[i];
 		struct port *in = port_by_id(pkt->in_port);
 
-		if (likely(pkt->len <= mtu + FRAME_ROOM || fits(pkt, mtu))) {
+		if (likely(pkt->len <= surely_fits || fits(pkt, mtu))) {
 			pkts[kept++] = pkt;
 			continue;
 		}

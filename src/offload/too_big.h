@@ -9,10 +9,14 @@
 #include "port/port.h"
 
 /*
- * Room in a frame beside the MTU that every frame is granted: the Ethernet header and one VLAN tag,
- * whether it has one or not, as Linux's bridge and Open vSwitch do.
+ * The longest frame that certainly fits a port. A guest is granted the room of a VLAN tag whether
+ * there is one or not, as by Linux's bridge and Open vSwitch; an interface of the kernel refuses
+ * what is longer than its MTU, and the sender would not be told.
  */
-enum { FRAME_ROOM = PKT_LEN_MIN + 4 };
+static inline uint32_t too_big_surely_fits(const struct port *port)
+{
+	return port->mtu + PKT_LEN_MIN + (port->uplink ? 0 : 4);
+}
 
 /* The rest of too_big_drop(), from the first packet on that may be too big. */
 unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first, unsigned n);
@@ -23,7 +27,7 @@ unsigned too_big_drop_from(struct port *port, struct pkt **pkts, unsigned first,
  */
 static inline unsigned too_big_drop(struct port *port, struct pkt **pkts, unsigned n)
 {
-	const uint32_t surely_fits = port->mtu + FRAME_ROOM;
+	const uint32_t surely_fits = too_big_surely_fits(port);
 
 	for (unsigned i = 0; i < n; i++) {
 		if (unlikely(pkts[i]->len > surely_fits))
