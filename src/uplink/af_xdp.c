@@ -434,8 +434,7 @@ static void af_xdp_send(struct port *port, struct pkt **pkts, unsigned n)
 
 static void af_xdp_flush(struct port *port)
 {
-	xsk_queue_kick(queue_of_worker(port));
-	port_stats(port)->doorbells++;
+	port_stats(port)->doorbells += xsk_queue_kick(queue_of_worker(port));
 	profile_mark(&worker_self->profile, STAGE_UPLINK);
 }
 

@@ -227,10 +227,14 @@ static void judge_checksum(const struct xsk_queue *queue, struct pkt *pkt)
 		return;
 	offset = pkt->l4_proto == IPPROTO_TCP ? TCP_CSUM_OFFSET : UDP_CSUM_OFFSET;
 	memcpy(&field, pkt->header + pkt->l4_off + offset, sizeof(field));
-	if (pkt->l4_proto == IPPROTO_UDP && field == 0)
-		return; /* the sender made none */
 
 	unsigned len = l4_len(pkt);
+
+	/* The sender made none, or over something other than we would look at. */
+	if (pkt->l4_proto == IPPROTO_UDP &&
+	    (field == 0 || load_be16(pkt->header + pkt->l4_off + 4) != len))
+		return;
+
 	uint32_t pseudo = csum_pseudo(pkt, len);
 
 	/*
@@ -247,75 +251,96 @@ static void judge_checksum(const struct xsk_queue *queue, struct pkt *pkt)
 	}
 }
 
+/* A packet that is being put together from its frames. */
+struct assembly {
+	struct pkt *pkt; /* NULL: none */
+	unsigned last;   /* its last frame so far */
+	uint64_t *drop;  /* counter of why it is to be dropped, or NULL */
+};
+
 /* The first frame of a packet. */
-static void begin(struct xsk_queue *queue, struct pkt *pkt, const struct xdp_desc *desc)
+static void begin(struct xsk_queue *queue, struct assembly *packet, const struct xdp_desc *desc)
 {
 	uint8_t *data = queue->frames + desc->addr;
+	struct pkt *pkt = packet->pkt;
 
 	pkt->header_len = desc->len < PKT_HEADER_FAST ? desc->len : PKT_HEADER_FAST;
 	memcpy(pkt->header, data, pkt->header_len);
 	pkt->len = desc->len;
-	pkt->cookie = queue->partial_last = desc->addr / queue->frame_size;
+	pkt->cookie = packet->last = desc->addr / queue->frame_size;
 	queue->next[pkt->cookie] = NO_FRAME;
+	packet->drop = NULL;
 	if (desc->len > PKT_HEADER_FAST) {
 		pkt->frags[0] = (struct iovec){ data + PKT_HEADER_FAST,
 						desc->len - PKT_HEADER_FAST };
 		pkt->frag_count = 1;
 	}
-	queue->partial = pkt;
-	queue->partial_drop = NULL;
 }
 
-static void continue_with(struct xsk_queue *queue, const struct xdp_desc *desc,
-			  struct port_stats *stats)
+static void continue_with(struct xsk_queue *queue, struct assembly *packet,
+			  const struct xdp_desc *desc, struct port_stats *stats)
 {
-	struct pkt *pkt = queue->partial;
+	struct pkt *pkt = packet->pkt;
 	unsigned frame = desc->addr / queue->frame_size;
 
-	queue->next[queue->partial_last] = frame;
+	queue->next[packet->last] = frame;
 	queue->next[frame] = NO_FRAME;
-	queue->partial_last = frame;
+	packet->last = frame;
 	pkt->len += desc->len;
 	if (pkt->len > PKT_LEN_MAX)
-		queue->partial_drop = &stats->drop_oversize;
+		packet->drop = &stats->drop_oversize;
 	else if (pkt->frag_count == PKT_INLINE_FRAGS)
-		queue->partial_drop = &stats->drop_too_many_fragments;
+		packet->drop = &stats->drop_too_many_fragments;
 	else
 		pkt->frags[pkt->frag_count++] = (struct iovec){ queue->frames + desc->addr,
 								desc->len };
 }
 
-/* All of a packet is there. NULL: it is not to be forwarded, and counted. */
-static struct pkt *finish(struct xsk_queue *queue, struct port *port, struct port_stats *stats,
-			  unsigned *returned)
+/* All of a packet is there. False: it is not to be forwarded, and counted. */
+static bool finish(struct xsk_queue *queue, struct assembly *packet, struct port_stats *stats,
+		   unsigned *returned)
 {
-	struct pkt *pkt = queue->partial;
+	struct pkt *pkt = packet->pkt;
 
-	queue->partial = NULL;
 	if (unlikely(pkt->len < PKT_LEN_MIN))
-		queue->partial_drop = &stats->drop_runt;
-	if (unlikely(queue->partial_drop)) {
-		(*queue->partial_drop)++;
+		packet->drop = &stats->drop_runt;
+	if (unlikely(packet->drop)) {
+		(*packet->drop)++;
 		*returned += frames_return(queue, pkt);
 		pkt_pool_put(&worker_self->pool, &pkt, 1);
-		return NULL;
+		return false;
 	}
 	if (pkt->frag_count)
 		pkt->source = &queue->source;
 	else
 		*returned += frames_return(queue, pkt); /* it is all in the header copy */
-	pkt->in_port = port->id;
 	stats->recv_packets++;
 	stats->recv_bytes += pkt->len;
-	return pkt;
+	return true;
+}
+
+/*
+ * Descriptors of whole packets, n at most; at is the first. What of a packet is still to come, or
+ * does not fit n, stays in the ring: a packet takes fewer frames than a burst has packets.
+ */
+static unsigned peek_packets(struct xsk_queue *queue, unsigned n, uint32_t *at)
+{
+	unsigned found = xsk_ring_cons__peek(&queue->rx, n, at), whole = found;
+
+	while (whole > 0 && unlikely(xsk_ring_cons__rx_desc(&queue->rx, *at + whole - 1)->options &
+				     XDP_PKT_CONTD))
+		whole--;
+	xsk_ring_cons__cancel(&queue->rx, found - whole);
+	return whole;
 }
 
 unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n)
 {
 	struct port_stats *stats = port_stats(port);
+	struct assembly packet = { 0 };
 	uint32_t at = 0, used = 0;
-	uint32_t descs = xsk_ring_cons__peek(&queue->rx, n, &at);
 	unsigned count = 0, returned = 0;
+	unsigned descs = peek_packets(queue, n, &at);
 
 	if (descs == 0) {
 		wake_receiver(queue);
@@ -324,19 +349,19 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 	}
 	for (; used < descs; used++) {
 		const struct xdp_desc *desc = xsk_ring_cons__rx_desc(&queue->rx, at + used);
-		struct pkt *pkt;
 
-		if (queue->partial)
-			continue_with(queue, desc, stats);
-		else if (likely(pkt_pool_get(&worker_self->pool, &pkt, 1)))
-			begin(queue, pkt, desc);
+		if (packet.pkt)
+			continue_with(queue, &packet, desc, stats);
+		else if (likely(pkt_pool_get(&worker_self->pool, &packet.pkt, 1)))
+			begin(queue, &packet, desc);
 		else
 			break; /* it waits in the ring */
 		if (unlikely(desc->options & XDP_PKT_CONTD))
 			continue;
-		pkt = finish(queue, port, stats, &returned);
-		if (likely(pkt))
-			pkts[count++] = pkt;
+		packet.pkt->in_port = port->id;
+		if (likely(finish(queue, &packet, stats, &returned)))
+			pkts[count++] = packet.pkt;
+		packet.pkt = NULL;
 	}
 	xsk_ring_cons__cancel(&queue->rx, descs - used);
 	xsk_ring_cons__release(&queue->rx, used);
@@ -387,12 +412,13 @@ static unsigned unsent(const struct xsk_queue *queue)
 	       __atomic_load_n(queue->tx.consumer, __ATOMIC_ACQUIRE);
 }
 
-void xsk_queue_kick(struct xsk_queue *queue)
+unsigned xsk_queue_kick(struct xsk_queue *queue)
 {
-	unsigned left = unsent(queue), before;
+	unsigned left = unsent(queue), before, calls = 0;
 	bool later = false;
 
 	while (left && !later && xsk_ring_prod__needs_wakeup(&queue->tx)) {
+		calls++;
 		if (sendto(xsk_socket__fd(queue->socket), NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0)
 			break;
 		/* An interface that is down (ENETDOWN) or gone is left alone until more is sent. */
@@ -404,6 +430,7 @@ void xsk_queue_kick(struct xsk_queue *queue)
 		later = left && left + SEND_BUDGET > before;
 	}
 	atomic_store_explicit(&queue->later, later, memory_order_relaxed);
+	return calls;
 }
 
 /* Where a packet is being gathered to: the present frame, and how much of it is used. */

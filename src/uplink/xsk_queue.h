@@ -34,9 +34,6 @@ struct xsk_queue {
 	/* the receive side is the polling worker's */
 	struct xsk_ring_cons rx;
 	struct xsk_ring_prod fill;
-	struct pkt *partial;    /* packet whose last frames are still to come */
-	uint64_t *partial_drop; /* counter of why it is to be dropped */
-	uint32_t partial_last;  /* its last frame so far */
 	uint32_t frame_size;
 	uint8_t *frames; /* the UMEM: XSK_RX_FRAMES, then XSK_TX_FRAMES */
 	bool multi_buffer, unfinished;
@@ -68,8 +65,9 @@ void xsk_queue_close(struct xsk_queue *queue);
 /* struct port_ops for one queue: */
 unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n);
 void xsk_queue_send(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n);
-/* Have the kernel send what it has not yet sent; one system call a burst, if it asks for it. */
-void xsk_queue_kick(struct xsk_queue *queue);
+/* Have the kernel send what it has not yet sent, if it has to be told. Returns the system calls
+ * that took: one a burst. */
+unsigned xsk_queue_kick(struct xsk_queue *queue);
 bool xsk_queue_arm(struct xsk_queue *queue);
 
 #endif

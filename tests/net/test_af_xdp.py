@@ -12,6 +12,7 @@ A veth leaves checksums unfinished, for there is no wire; vifd has to see to it 
 complete one, and no wrong one for a right one.
 """
 import collections
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -32,10 +33,10 @@ Lan = collections.namedtuple("Lan", "vifd nics ends")
 @pytest.fixture
 def make_lan(start_vifd, make_netns):
     """Both uplinks with these options; peers are the far ends' ethtool settings, queues those of the veth pairs."""
-    def make(options="", peers="", queues=1, mtu=1500):
+    def make(options="", peers="", queues=1, mtu=1500, before=()):
         nics, ends = make_netns("nics"), [make_netns("one"), make_netns("two")]
         many = f"numrxqueues {queues} numtxqueues {queues}"
-        commands = ["bridge add br0"]
+        commands = [*before, "bridge add br0"]
         for n, end in enumerate(ends, 1):
             nics.run(f"ip link add nic{n} mtu {mtu} {many} type veth peer name eth0 mtu {mtu} netns {end.netns} {many}")
             if peers:
@@ -161,6 +162,21 @@ def test_large_packets_of_a_tap_leave_in_segments(make_lan, make_netns):
     assert stats["segmented_packets"] > 100 and stats["send_gso_packets"] == 0
     assert not drops(vifd, "p1") and not drops(vifd, "wire")
     assert checksum_errors(one) == checksum_errors(other) == 0
+
+
+def test_two_workers_send_through_one_queue(make_lan, make_netns):
+    vifd, _, (one, two) = make_lan(before=["set workers=2"])
+    other = make_netns("tap")
+    vifd.ctl(f"uplink add wire tap=eth0 netns={other.netns} bridge=br0")
+    other.address("eth0", "10.78.0.3/24")
+    other.ping("10.78.0.1")
+    owner = {queue["port"]: row["id"] for row in vifd.ctl("show workers") for queue in row["queues"]}
+    assert owner["p2"] != owner["wire"]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for copy in [pool.submit(tcp_copy, source, one, "10.78.0.1", 32) for source in (two, other)]:
+            copy.result()
+    assert checksum_errors(one) == 0
+    assert set(drops(vifd, "p1")) <= {"drop_queue_full"}
 
 
 def test_jumbo_packets(make_lan):

@@ -436,7 +436,7 @@ static void test_checksums_are_judged(void **state)
 	static const struct {
 		const char *what;
 		uint8_t proto;
-		enum { FINISHED, UNFINISHED, WRONG, NONE } sum;
+		enum { FINISHED, UNFINISHED, WRONG, NONE, PART } sum;
 		uint8_t flags;
 	} cases[] = {
 		{ "TCP, right", IPPROTO_TCP, FINISHED, PKT_CSUM_VALID },
@@ -446,6 +446,7 @@ static void test_checksums_are_judged(void **state)
 		{ "TCP, wrong", IPPROTO_TCP, WRONG, 0 },
 		{ "UDP, wrong", IPPROTO_UDP, WRONG, 0 },
 		{ "UDP, none", IPPROTO_UDP, NONE, 0 },
+		{ "UDP, shorter than its packet", IPPROTO_UDP, PART, 0 },
 	};
 	uint32_t len = 1001;
 
@@ -457,6 +458,8 @@ static void test_checksums_are_judged(void **state)
 		struct pkt_offload asks = { 0 };
 
 		frame_make_ip(frame, len, cases[i].proto);
+		if (cases[i].sum == PART)
+			store_be16(frame + 38, len - 34 - 4);
 		if (cases[i].sum == UNFINISHED)
 			asks = (struct pkt_offload){ PKT_CSUM_PARTIAL, 0, 0, 34, field - 34 };
 		else
