@@ -46,7 +46,7 @@ def sums_up(data, more=0):
 
 
 def ip_layers(packet):
-    """Of an IP packet: addresses, protocol (None: a fragment), and what that carries. AssertionError for bad headers."""
+    """Of an IP packet: addresses, protocol (None: a fragment) and what that carries. AssertionError for bad headers."""
     if packet[0] >> 4 == 4:
         header_len, total_len, fragment = packet[0] % 16 * 4, *struct.unpack_from("!HxxH", packet, 2)
         assert sums_up(packet[:header_len]), "IPv4 header checksum"
@@ -123,6 +123,7 @@ class Capture:
         self.thread.join(60)
         assert not self.thread.is_alive()
         self.lost = struct.unpack("II", self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+        self.socket.close()
         print(f"verified {self.verified}, of those left to finish {self.partial}; not seen {self.lost}")
         assert not self.wrong, f"{len(self.wrong)} wrong, such as {self.wrong[:3]}"
 
