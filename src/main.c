@@ -195,6 +195,7 @@ static void on_tick(void *arg)
 	if (now.tv_sec != ticked) {
 		ticked = now.tv_sec;
 		bridge_tick(now.tv_sec);
+		ports_tick();
 	}
 	workers_watchdog();
 	vhost_user_tick();

@@ -11,6 +11,7 @@
 #include "offload/offload.h"
 #include "offload/too_big.h"
 #include "port/worker.h"
+#include "sys/log.h"
 
 static struct port *ports[PORTS_MAX]; /* by id; changed while paused */
 
@@ -55,6 +56,24 @@ struct port *port_by_name(const char *name)
 struct port *port_by_id(unsigned id)
 {
 	return id < PORTS_MAX ? ports[id] : NULL;
+}
+
+void ports_tick(void)
+{
+	for (unsigned i = 1; i < PORTS_MAX; i++) {
+		if (ports[i] && ports[i]->ops->tick)
+			ports[i]->ops->tick(ports[i]);
+	}
+}
+
+void port_note_mtu(struct port *port, int mtu)
+{
+	if (mtu > UINT16_MAX)
+		mtu = UINT16_MAX;
+	if (mtu <= 0 || mtu == port->mtu)
+		return;
+	log_info("%s: the MTU of its interface is %d now, was %u", port->name, mtu, port->mtu);
+	__atomic_store_n(&port->mtu, mtu, __ATOMIC_RELAXED);
 }
 
 void port_stats_sum(const struct port *port, struct port_stats *sum)

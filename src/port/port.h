@@ -44,6 +44,7 @@ enum port_caps {
  * arm:    ask for a wake-up of queue; true when work arrived meanwhile (the wake-up is withdrawn).
  * disarm: no wake-ups while polled.
  * close:  workers no longer know the port; release everything, the port itself included.
+ * tick:   about once a second, on the main thread, while workers run; NULL: nothing to do.
  */
 struct port_ops {
 	const char *kind; /* "vhost-user", "tap" */
@@ -53,6 +54,7 @@ struct port_ops {
 	bool (*arm)(struct port *port, unsigned queue);
 	void (*disarm)(struct port *port, unsigned queue);
 	void (*close)(struct port *port);
+	void (*tick)(struct port *port);
 };
 
 /*
@@ -139,6 +141,11 @@ void port_unregister(struct port *port);
 
 struct port *port_by_name(const char *name);
 struct port *port_by_id(unsigned id);
+
+/* To be called about once a second. */
+void ports_tick(void);
+/* The MTU of the port's interface is found to be this; it may have been changed. */
+void port_note_mtu(struct port *port, int mtu);
 
 /* Sum of all workers' counters. */
 void port_stats_sum(const struct port *port, struct port_stats *sum);

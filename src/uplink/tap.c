@@ -492,6 +492,12 @@ static void tap_flush(struct port *port)
 {
 }
 
+/* Notice `ip link set mtu`. */
+static void tap_tick(struct port *port)
+{
+	port_note_mtu(port, netif_mtu(&tap_of(port)->netif));
+}
+
 static const struct port_ops tap_ops = {
 	.kind = "tap",
 	.recv = tap_recv,
@@ -500,4 +506,5 @@ static const struct port_ops tap_ops = {
 	.arm = tap_arm,
 	.disarm = tap_disarm,
 	.close = tap_close,
+	.tick = tap_tick,
 };

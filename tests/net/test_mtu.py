@@ -171,3 +171,16 @@ def test_only_where_the_destination_is_known_to_be(make_ends, make_netns):
         assert [frame for frame in arrived(watch) if len(frame) == WIDE + 14]
     assert too_big(vifd) == (1, 0)
     assert route_mtu(wide, "10.77.0.9") is None
+
+
+def test_mtu_changed_later(make_ends):
+    """`ip link set mtu` behind vifd's back is noticed."""
+    vifd, wide, narrow = make_ends()
+    for mtu in (1450, 1280):
+        narrow.run(f"ip link set tap0 mtu {mtu}")
+        assert eventually(lambda: {port["name"]: port["mtu"] for port in vifd.ctl("show ports")} == {"p1": WIDE, "p2": mtu})
+        wide.run("ip route flush cache; ip -6 route flush cache")
+        wide.run(f"ping -q -c 1 -W 2 -M do -s {mtu - 28} 10.77.0.2")
+        said = wide.run(f"ping -c 1 -W 2 -M do -s {mtu - 27} 10.77.0.2 || true")
+        assert f"Frag needed and DF set (mtu = {mtu})" in said
+    assert "p2: the MTU of its interface is 1280 now, was 1450" in vifd.log()
