@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * gen: the guests of the vhost rows. Theory of operation:
+ * gen: the guests of the vhost and AF_XDP rows. Theory of operation:
  *
  * A packet generator and sink on DPDK's virtio-user ports, driven line by line over stdin by the
  * bench. EAL arguments name two ports for each switch under test (ports 2p and 2p+1 are "pair" p),
@@ -12,6 +12,8 @@
  *                                guest does with a packet: "uni" writes and reads the headers only,
  *                                "touched" writes and compares every byte
  *     latency PAIR SIZE MS GAP   one packet at a time, GAP microseconds or more from send to send
+ *     echo PORT SIZE MS          open loop from a port to a station behind the switch that sends
+ *                                all back with the addresses swapped; every byte is compared
  *
  * Each command is answered with one line of JSON; the end of stdin ends the program. SIZE is the
  * frame's length in bytes without FCS; frames are legal Ethernet/IPv4/UDP.
@@ -57,7 +59,8 @@ struct flow {
 	uint16_t from, to; /* DPDK ports */
 	unsigned size;
 	bool touched;
-	struct frame head;
+	struct frame head; /* of what it sends */
+	struct frame want; /* of what it receives, but for seq */
 	uint64_t sent, received;
 	uint64_t first_seq; /* of this flow; lower ones are late frames of a flow before it */
 	uint64_t next_seq;  /* the lowest sequence number not yet overtaken at the receiver */
@@ -110,6 +113,20 @@ static struct flow flow_make(uint16_t from, uint16_t to, unsigned size)
 	flow.head.udp.src_port = rte_cpu_to_be_16(UDP_PORT);
 	flow.head.udp.dst_port = rte_cpu_to_be_16(UDP_PORT);
 	flow.head.udp.dgram_len = rte_cpu_to_be_16(size - offsetof(struct frame, udp));
+	flow.want = flow.head;
+	return flow;
+}
+
+/* What a port sends to a station behind the switch, and gets back with the addresses swapped. */
+static struct flow flow_echo(uint16_t port, unsigned size)
+{
+	struct flow flow = flow_make(port, port, size);
+
+	flow.touched = true;
+	flow.head.ether.dst_addr = (struct rte_ether_addr){ { 0x02, 0, 0, 0, 0xbb, port } };
+	flow.want = flow.head;
+	flow.want.ether.dst_addr = flow.head.ether.src_addr;
+	flow.want.ether.src_addr = flow.head.ether.dst_addr;
 	return flow;
 }
 
@@ -143,7 +160,7 @@ static bool flow_check(struct flow *flow, const struct rte_mbuf *mbuf)
 	const struct frame *frame = rte_pktmbuf_mtod(mbuf, const struct frame *);
 
 	if (mbuf->pkt_len != flow->size || frame->seq < flow->next_seq ||
-	    memcmp(frame, &flow->head, offsetof(struct frame, seq)))
+	    memcmp(frame, &flow->want, offsetof(struct frame, seq)))
 		return false;
 	flow->next_seq = frame->seq + 1;
 	return !memcmp(frame + 1, payload, flow->size - sizeof(*frame));
@@ -221,7 +238,8 @@ static void command_run(struct flow *flow, unsigned ms)
 	while ((now = rte_rdtsc()) < end) {
 		flow_recv(flow);
 		flow_send(flow, SEND_BURST);
-		port_discard(flow->from);
+		if (flow->from != flow->to)
+			port_discard(flow->from);
 	}
 	printf("{\"seconds\":%.9f,\"sent\":%" PRIu64 ",\"received\":%" PRIu64 ",\"bad\":%" PRIu64
 	       "}\n",
@@ -276,10 +294,18 @@ static void command_latency(struct flow *flow, unsigned ms, unsigned gap_us)
 
 static bool obey(const char *line)
 {
-	unsigned pair, size, ms, gap;
+	unsigned pair, port, size, ms, gap;
 	char mode[16];
 	struct flow flow;
 
+	if (sscanf(line, "echo %u %u %u", &port, &size, &ms) == 3) {
+		if (port >= rte_eth_dev_count_avail() || size < sizeof(struct frame) ||
+		    size > FRAME_MAX)
+			return false;
+		flow = flow_echo(port, size);
+		command_run(&flow, ms);
+		return true;
+	}
 	if (sscanf(line, "warm %u %u %u", &pair, &size, &ms) != 3 &&
 	    sscanf(line, "run %u %15s %u %u", &pair, mode, &size, &ms) != 4 &&
 	    sscanf(line, "latency %u %u %u %u", &pair, &size, &ms, &gap) != 4)

@@ -241,7 +241,8 @@ def build_tools():
     TOOLS.mkdir(parents=True, exist_ok=True)
     dpdk = run("pkg-config", "--cflags", "--libs", "libdpdk").split()
     for name, flags in (("gen", ["-O3", "-march=native", *dpdk]),
-                        ("placement", ["-O2", "-pthread"]), ("tapfwd", ["-O2"])):
+                        ("placement", ["-O2", "-pthread"]), ("tapfwd", ["-O2"]),
+                        ("reflect", ["-O2"])):
         source, tool = ROOT / "bench" / f"{name}.c", TOOLS / name
         if tool.exists() and tool.stat().st_mtime > source.stat().st_mtime:
             continue
