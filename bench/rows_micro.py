@@ -18,7 +18,7 @@ KINDS = {
     "csum": ("memcpy", "GB/s", True, 0.65, lambda ns: BUFFER_LEN / ns),
     "copy-csum": ("copy+csum", "ns", False, 0.85, lambda ns: ns),
     "segment": ("copy", "us", False, 1.6, lambda ns: ns / 1e3),
-    "segment-sg": ("copy", "us", False, 1.6, lambda ns: ns / 1e3),
+    "segment-linear": ("copy", "us", False, None, lambda ns: ns / 1e3),
 }
 ROWS = list(KINDS)
 
@@ -35,5 +35,5 @@ def rows(wanted, options, say):
         got = json.loads(line)
         peer, unit, more_is_better, bar, figure = KINDS[got["row"]]
         ours, theirs = ([Sample(figure(ns), None) for ns in got[side]] for side in ("ours", "theirs"))
-        made.append(Row(got["row"], peer, unit, more_is_better, ours, theirs, Bar(bar)))
+        made.append(Row(got["row"], peer, unit, more_is_better, ours, theirs, bar and Bar(bar)))
     return made
