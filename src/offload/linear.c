@@ -25,7 +25,7 @@
 #include "pkt/csum.h"
 #include "port/worker.h"
 
-enum { CACHE_LINE = 64, LINEAR_SIZE = 128 << 10 };
+enum { CACHE_LINE = 64, LINEAR_SIZE = 128 << 10, LINEAR_SLACK = 16 };
 
 static_assert(LINEAR_SIZE >= PKT_LEN_MAX + CACHE_LINE, "the longest packet fits");
 
@@ -33,7 +33,7 @@ struct linear {
 	struct pkt_source source; /* first: done() finds the memory by it */
 	unsigned lent;            /* packets that lie in it */
 	uint32_t used;            /* bytes handed out since lent was last 0 */
-	uint8_t memory[LINEAR_SIZE] __attribute__((aligned(CACHE_LINE)));
+	uint8_t memory[LINEAR_SIZE + LINEAR_SLACK] __attribute__((aligned(CACHE_LINE)));
 };
 
 static struct linear linears[WORKERS_MAX];

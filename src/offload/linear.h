@@ -11,7 +11,8 @@
 /*
  * Make a fresh packet linear (port_ops.send): lend it the calling worker's memory for a frame of
  * len bytes, of which the one at align_off begins a cache line. Sets source, len, header_len and
- * the only fragment. Returns the frame, to be filled in; NULL, and nothing has happened: no memory
+ * the only fragment. Returns the frame, to be filled in from its start to its end (16 bytes behind
+ * the last that was written do not matter); NULL, and nothing has happened: no memory
  * left until packets that have been sent are completed.
  */
 uint8_t *linear_lend(struct pkt *pkt, uint32_t len, uint32_t align_off);

@@ -15,9 +15,9 @@
  * and what comes out is gathered, in order, so that it leaves in bursts again. Where payload is
  * copied its checksum is folded into the copy: no byte is touched twice.
  *
- * Segments and linear packets come from the worker's pool and go back once they are sent. The
- * packets of one burst may become more segments than the pool has packets, or fill the linear
- * memory: then those gathered are sent early and all that has been sent is completed in between.
+ * Segments and linear packets come from the worker's pool and go back once they are sent: all that
+ * has been sent is completed after each full burst, and earlier when the pool or the linear memory
+ * runs out, since the packets of one burst may become more than these hold.
  */
 #include "offload/offload.h"
 
@@ -47,25 +47,28 @@ static void outbox_send(struct outbox *out)
 	out->count = 0;
 }
 
+/*
+ * Send, and get back what the packets held of the worker's: packets and memory that are still in
+ * the cache.
+ */
+static void make_room(struct outbox *out)
+{
+	outbox_send(out);
+	worker_complete(worker_self);
+}
+
 /* n packets have been put behind those in the box. */
 static void outbox_added(struct outbox *out, unsigned n)
 {
 	out->count += n;
 	if (out->count == PKT_BURST)
-		outbox_send(out);
+		make_room(out);
 }
 
 static void outbox_add(struct outbox *out, struct pkt *pkt)
 {
 	out->pkts[out->count] = pkt;
 	outbox_added(out, 1);
-}
-
-/* Get back what packets that are gathered, or have been sent, hold of the worker's. */
-static void make_room(struct outbox *out)
-{
-	outbox_send(out);
-	worker_complete(worker_self);
 }
 
 static void refuse(struct outbox *out, struct pkt *pkt)
@@ -127,22 +130,18 @@ static unsigned next_segments(struct outbox *out, struct tso *tso)
 {
 	struct pkt_pool *pool = &worker_self->pool;
 	struct pkt **segments = out->pkts + out->count;
-	unsigned room = PKT_BURST - out->count, n;
+	unsigned room = PKT_BURST - out->count;
 
 	if (out->linear)
-		return tso_next_linear(tso, pool, segments, room, out->finish);
-	n = tso_next(tso, pool, segments, room);
-	/* Cannot fail: the headers were pulled when the walk began. */
-	for (unsigned i = 0; i < n && out->finish; i++)
-		offload_finish_checksum(segments[i]);
-	return n;
+		return tso_next_linear(tso, pool, segments, room);
+	return tso_next(tso, pool, segments, room);
 }
 
 static void send_segments(struct outbox *out, struct pkt *pkt)
 {
 	struct tso tso;
 
-	if (unlikely(!tso_begin(&tso, pkt))) {
+	if (unlikely(!tso_begin(&tso, pkt, out->finish))) {
 		refuse(out, pkt);
 		return;
 	}

@@ -122,7 +122,7 @@ static uint32_t slow_segment(const struct job *job, unsigned index, uint8_t *out
 	return frame.len;
 }
 
-enum how { BY_REFERENCE, LINEAR, LINEAR_FINISHED };
+enum how { BY_REFERENCE, LINEAR = 1, FINISHED = 2 };
 
 /* The segment's bytes against those it must have; its checksum is judged apart. */
 static void assert_bytes(const struct job *job, unsigned index, const struct pkt *segment,
@@ -164,7 +164,7 @@ static void assert_bytes(const struct job *job, unsigned index, const struct pkt
 static void assert_is_segment(const struct job *job, unsigned index, const struct pkt *segment,
 			      enum how how)
 {
-	bool finished = how == LINEAR_FINISHED;
+	bool finished = how & FINISHED;
 	uint32_t frag_bytes = 0;
 
 	for (unsigned i = 0; i < segment->frag_count; i++) {
@@ -172,7 +172,7 @@ static void assert_is_segment(const struct job *job, unsigned index, const struc
 		frag_bytes += segment->frags[i].iov_len;
 	}
 	assert_int_equal(segment->header_len + frag_bytes, segment->len);
-	if (how != BY_REFERENCE) {
+	if (how & LINEAR) {
 		assert_int_equal(segment->header_len, 0);
 		assert_int_equal(segment->frag_count, 1);
 		assert_memory_equal(segment->header, segment->frags[0].iov_base,
@@ -196,9 +196,9 @@ static void assert_is_segment(const struct job *job, unsigned index, const struc
 
 static unsigned next(struct tso *tso, struct pkt **segments, unsigned n, enum how how)
 {
-	if (how == BY_REFERENCE)
+	if (!(how & LINEAR))
 		return tso_next(tso, &worker_self->pool, segments, n);
-	return tso_next_linear(tso, &worker_self->pool, segments, n, how == LINEAR_FINISHED);
+	return tso_next_linear(tso, &worker_self->pool, segments, n);
 }
 
 /*
@@ -211,9 +211,9 @@ static unsigned walk_how(struct job *job, unsigned n, enum how how)
 	unsigned index = 0, got;
 	struct tso tso;
 
-	assert_true(tso_begin(&tso, job->pkt));
+	assert_true(tso_begin(&tso, job->pkt, how & FINISHED));
 	while ((got = next(&tso, segments, n, how)) > 0) {
-		assert_int_equal(job->pkt->refs, 1 + (how == BY_REFERENCE ? got : 0));
+		assert_int_equal(job->pkt->refs, 1 + (how & LINEAR ? 0 : got));
 		for (unsigned i = 0; i < got; i++) {
 			assert_is_segment(job, index++, segments[i], how);
 			pkt_put(segments[i]);
@@ -228,13 +228,14 @@ static unsigned walk_how(struct job *job, unsigned n, enum how how)
 	return index;
 }
 
-/* In each of the three ways. */
+/* In each of the four ways. */
 static unsigned walk(struct job *job, unsigned n)
 {
 	unsigned segments = walk_how(job, n, BY_REFERENCE);
 
 	assert_int_equal(walk_how(job, n, LINEAR), segments);
-	assert_int_equal(walk_how(job, n, LINEAR_FINISHED), segments);
+	assert_int_equal(walk_how(job, n, FINISHED), segments);
+	assert_int_equal(walk_how(job, n, LINEAR | FINISHED), segments);
 	return segments;
 }
 
@@ -327,7 +328,7 @@ static void counters_wrap(void **state)
 	job_build(&job, &desc, 1000, 64, 4096, &seed);
 	memset(job.pkt->header + job.frame.l3 + 4, 0xff, 2);
 	memset(job.pkt->header + job.frame.l4 + 4, 0xff, 4);
-	assert_true(tso_begin(&tso, job.pkt));
+	assert_true(tso_begin(&tso, job.pkt, false));
 	assert_int_equal(tso_next(&tso, &worker_self->pool, segments, PKT_BURST), 5);
 	for (unsigned i = 0; i < 5; i++) {
 		assert_int_equal(rd16(segments[i]->header + job.frame.l3 + 4),
@@ -351,7 +352,7 @@ static void segments_keep_the_parent(void **state)
 	struct tso tso;
 
 	job_build(&job, &desc, 1000, 64, 4096, &seed);
-	assert_true(tso_begin(&tso, job.pkt));
+	assert_true(tso_begin(&tso, job.pkt, false));
 	assert_int_equal(tso_next(&tso, &worker_self->pool, segments, PKT_BURST), 5);
 	job.pkt->refs++; /* job_free()'s */
 	pkt_put(job.pkt);
@@ -393,7 +394,7 @@ static void pool_runs_dry(void **state)
 		assert_int_equal(pkt_pool_get(&worker->pool, hidden, hidden_packets),
 				 hidden_packets);
 
-		assert_true(tso_begin(&tso, job.pkt));
+		assert_true(tso_begin(&tso, job.pkt, false));
 		while (!tso_at_end(&tso)) {
 			got = tso_next(&tso, &worker->pool, segments, PKT_BURST);
 			assert_in_range(got, 1, 3);
@@ -424,7 +425,7 @@ static void not_gso(void **state)
 	struct tso tso;
 
 	job_build(&job, &desc, 1000, 64, 4096, &seed); /* one segment: became no GSO */
-	assert_false(tso_begin(&tso, job.pkt));
+	assert_false(tso_begin(&tso, job.pkt, false));
 	job_free(&job);
 	free(job.frame.bytes);
 }
