@@ -6,7 +6,8 @@
            port 1 ── vhost-user ── ovs-afxdp ─ AF_XDP ── nic0 ══ veth ══ far0, reflect
 
 The far end turns every frame round in its driver (reflect.c). Both ends of a veth pair work on the CPU that sends,
-so that CPU 1 carries the kernel's part of both directions beside the switch, and the far end's. Interleaving and placement are those of the vhost rows.
+so that CPU 1 carries the kernel's part of both directions beside the switch, and the far end's. Interleaving and
+placement are those of the vhost rows.
 """
 
 import subprocess
