@@ -205,16 +205,22 @@ static void adopt(int fd)
 	assert_int_equal(loop_add_fd(front, EPOLLIN, quit_on_fd, NULL), 0);
 }
 
-static void open_guest(unsigned pairs)
+static void open_guest_as(struct vhost_user_config config)
 {
-	struct vhost_user_config config = { .name = "web", .pairs = pairs, .mtu = MTU };
 	struct error error;
 	int ends[2];
 
+	config.name = "web";
+	config.mtu = MTU;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
 	config.fd = ends[1];
 	assert_int_equal(vhost_user_open(&config, &guest, &error), 0);
 	adopt(ends[0]);
+}
+
+static void open_guest(unsigned pairs)
+{
+	open_guest_as((struct vhost_user_config){ .pairs = pairs });
 }
 
 static void send_bytes(const void *data, size_t len, const int *fds, unsigned fd_count)
@@ -476,6 +482,7 @@ static void qemu_order(void **state)
 	assert_int_equal(shown("pairs"), 2);
 	assert_int_equal(shown("connected"), 1);
 	/* one call for what a predecessor may have kept to itself */
+	assert_int_equal(poll(&(struct pollfd){ call_fds[1], POLLIN, 0 }, 1, 2000), 1);
 	assert_int_equal(eventfd_read(call_fds[1], &calls), 0);
 	transmit(1, 100);
 	transmit(3, 5);
@@ -846,6 +853,31 @@ static void unknown_requests(void **state)
 	expect_disconnect("GET_CONFIG");
 }
 
+/* offload=off: nothing of checksums and segmentation is offered or accepted, all else is. */
+static void offloads_can_be_withheld(void **state)
+{
+	static const unsigned withheld[] = {
+		VIRTIO_NET_F_CSUM_BIT,       VIRTIO_NET_F_GUEST_CSUM_BIT,
+		VIRTIO_NET_F_HOST_TSO4_BIT,  VIRTIO_NET_F_GUEST_TSO4_BIT,
+		VIRTIO_NET_F_HOST_TSO6_BIT,  VIRTIO_NET_F_GUEST_TSO6_BIT,
+		VIRTIO_NET_F_HOST_ECN_BIT,   VIRTIO_NET_F_GUEST_ECN_BIT,
+		VIRTIO_NET_F_GUEST_USO4_BIT, VIRTIO_NET_F_GUEST_USO6_BIT,
+		VIRTIO_NET_F_HOST_USO_BIT,
+	};
+	uint64_t offered = VIRTIO_NET_FEATURES, all = VIRTIO_NET_FEATURES;
+
+	for (unsigned i = 0; i < sizeof(withheld) / sizeof(withheld[0]); i++)
+		offered &= ~VIRTIO_BIT(withheld[i]);
+	open_guest_as((struct vhost_user_config){ .pairs = 1, .no_offload = true });
+	assert_int_equal(ask(GET_FEATURES), offered);
+	send_u64(SET_PROTOCOL_FEATURES, REPLY_ACK);
+	send_fds(SET_FEATURES, NEED_REPLY, &all, 8, NULL, 0);
+	assert_int_equal(answer(SET_FEATURES), 1);
+	send_fds(SET_FEATURES, NEED_REPLY, &offered, 8, NULL, 0);
+	assert_int_equal(answer(SET_FEATURES), 0);
+	assert_int_equal(guest->caps & ~PORT_CAP_SG, 0);
+}
+
 static void every_message_can_ask_for_a_reply(void **state)
 {
 	const uint64_t features = FEATURES;
@@ -1163,6 +1195,7 @@ int main(void)
 		TEST(malformed_messages_disconnect),
 		TEST(impossible_messages_are_refused),
 		TEST(unknown_requests),
+		TEST(offloads_can_be_withheld),
 		TEST(every_message_can_ask_for_a_reply),
 		TEST(get_vring_base_of_no_ring),
 		TEST(messages_in_pieces),
