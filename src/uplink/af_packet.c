@@ -705,6 +705,12 @@ static void af_packet_flush(struct port *port)
 {
 }
 
+/* Notice `ip link set mtu`. */
+static void af_packet_tick(struct port *port)
+{
+	port_note_mtu(port, netif_mtu(&af_packet_of(port)->netif));
+}
+
 static const struct port_ops af_packet_ops = {
 	.kind = "af-packet",
 	.recv = af_packet_recv,
@@ -713,4 +719,5 @@ static const struct port_ops af_packet_ops = {
 	.arm = af_packet_arm,
 	.disarm = af_packet_disarm,
 	.close = af_packet_close,
+	.tick = af_packet_tick,
 };

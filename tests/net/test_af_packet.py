@@ -316,6 +316,12 @@ def test_show(make_lan):
     assert "nic1" in lan.vifd.vifctl("show", "uplinks").stdout
 
 
+def test_mtu_changes_are_noticed(make_lan):
+    lan = make_lan()
+    lan.nics.run("ip link set nic2 mtu 1300")
+    assert eventually(lambda: uplink(lan.vifd, "p2")["mtu"] == 1300)
+
+
 def test_interface_goes_down_and_away(make_lan):
     lan = make_lan()
     lan.nics.run("ip link set nic2 down")
