@@ -239,13 +239,13 @@ static void test_flooder_gives_way(void **state)
 	for (unsigned i = 0; i < 100000; i++)
 		mac_table_learn(&table, mac_of(2, i), 99, 1);
 	assert_int_equal(owned(99), 64);
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < MAC_TABLE_WAYS; i++) {
 		assert_int_equal(mac_table_learn(&table, mac_of(1, i), 10 + i, 1), MAC_NEW);
 		assert_int_equal(mac_table_lookup(&table, mac_of(1, i), 1, 0), 10 + i);
 	}
 	for (unsigned i = 0; i < 100000; i++)
 		mac_table_learn(&table, mac_of(2, i), 99, 2);
-	for (unsigned i = 0; i < 16; i++)
+	for (unsigned i = 0; i < MAC_TABLE_WAYS; i++)
 		assert_int_equal(mac_table_lookup(&table, mac_of(1, i), 2, 0), 10 + i);
 }
 
