@@ -152,9 +152,9 @@ def test_verify_can_fail(payload):
 def tcp_stream(source, sink, address, size):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with sink.socket(family, socket.SOCK_STREAM) as server, source.socket(family, socket.SOCK_STREAM) as client:
-        server.bind(("", 7000))
+        server.bind(("", 0))
         server.listen()
-        client.connect((address, 7000))
+        client.connect((address, server.getsockname()[1]))
         with server.accept()[0] as connection:
             receiver = threading.Thread(target=drain, args=(connection,), daemon=True)
             receiver.start()
