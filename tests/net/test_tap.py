@@ -390,14 +390,18 @@ def test_counters_add_up(make_lan):
     udp_echo(two, one, "10.77.0.1", range(0, 3000, 50))
     with capture(one) as send:
         send.send(frame_of("01:80:c2:00:00:00", one.mac("tap0")))
-    time.sleep(0.5)
-    stats = {n: vifd.stats(f"p{n}") for n in (1, 2)}
-    for n, end in ((1, one), (2, two)):
-        # What the kernel has sent we have received, and the other way round.
-        assert stats[n]["recv_packets"] == end.counter("tap0", "tx_packets")
-        assert stats[n]["recv_bytes"] == end.counter("tap0", "tx_bytes")
-        assert stats[n]["send_packets"] == end.counter("tap0", "rx_packets")
-        assert stats[n]["send_bytes"] == end.counter("tap0", "rx_bytes")
+    ends = (1, one), (2, two)
+    # What the kernel has sent we have received, and the other way round; once nothing is under way between two looks.
+    for _ in range(20):
+        time.sleep(0.3)
+        stats = {n: vifd.stats(f"p{n}") for n, _ in ends}
+        ours = [stats[n][f"{way}_{unit}"] for n, _ in ends for way in ("recv", "send") for unit in ("packets", "bytes")]
+        theirs = [end.counter("tap0", f"{way}_{unit}") for _, end in ends for way in ("tx", "rx")
+                  for unit in ("packets", "bytes")]
+        if ours == theirs:
+            break
+    assert ours == theirs
+    for n, _ in ends:
         # Every packet taken in has been sent or is counted as dropped.
         assert stats[n]["recv_packets"] == (stats[3 - n]["send_packets"] + stats[n]["drop_nowhere"]
                                              + sum(drops(stats[n]).values()))
