@@ -54,6 +54,7 @@
 #include "port/worker.h"
 #include "sys/log.h"
 #include "uplink/netif.h"
+#include "uplink/uplink.h"
 
 #ifndef PACKET_FANOUT_FLAG_IGNORE_OUTGOING /* Linux 5.10 */
 #define PACKET_FANOUT_FLAG_IGNORE_OUTGOING 0x4000
@@ -328,26 +329,13 @@ static void af_packet_free(struct af_packet *packet)
 	free(packet);
 }
 
-/* Enter the port table and give the queues to workers. */
 static int af_packet_attach(struct af_packet *packet, struct error *error)
 {
-	int err;
+	int fds[PORT_QUEUES_MAX];
 
-	workers_pause();
-	err = port_register(&packet->port);
-	if (!err) {
-		worker_attach(&packet->port);
-		for (unsigned i = 0; i < packet->port.queues && !err; i++)
-			err = worker_watch(&packet->port, i, packet->queues[i].fd);
-		if (err) {
-			worker_detach(&packet->port);
-			port_unregister(&packet->port);
-		}
-	}
-	workers_resume();
-	return err ? fail(error, err, "port '%s' cannot be added: %s", packet->port.name,
-			  strerror(-err))
-		   : 0;
+	for (unsigned i = 0; i < packet->port.queues; i++)
+		fds[i] = packet->queues[i].fd;
+	return uplink_attach(&packet->port, fds, error);
 }
 
 int af_packet_open(const struct af_packet_config *config, struct port **port, struct error *error)

@@ -41,6 +41,7 @@
 #include "port/worker.h"
 #include "sys/log.h"
 #include "uplink/netif.h"
+#include "uplink/uplink.h"
 #include "uplink/xdp_prog.h"
 #include "uplink/xsk_queue.h"
 
@@ -312,26 +313,13 @@ static void af_xdp_free(struct af_xdp *xdp)
 	free(xdp);
 }
 
-/* Enter the port table and give the queues to workers. */
 static int af_xdp_attach(struct af_xdp *xdp, struct error *error)
 {
-	int err;
+	int fds[PORT_QUEUES_MAX];
 
-	workers_pause();
-	err = port_register(&xdp->port);
-	if (!err) {
-		worker_attach(&xdp->port);
-		for (unsigned i = 0; i < xdp->port.queues && !err; i++)
-			err = worker_watch(&xdp->port, i, xsk_socket__fd(xdp->queues[i].socket));
-		if (err) {
-			worker_detach(&xdp->port);
-			port_unregister(&xdp->port);
-		}
-	}
-	workers_resume();
-	return err ? fail(error, err, "port '%s' cannot be added: %s", xdp->port.name,
-			  strerror(-err))
-		   : 0;
+	for (unsigned i = 0; i < xdp->port.queues; i++)
+		fds[i] = xsk_socket__fd(xdp->queues[i].socket);
+	return uplink_attach(&xdp->port, fds, error);
 }
 
 int af_xdp_open(const struct af_xdp_config *config, struct port **port, struct error *error)

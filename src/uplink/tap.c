@@ -52,6 +52,7 @@
 #include "port/worker.h"
 #include "sys/log.h"
 #include "uplink/netif.h"
+#include "uplink/uplink.h"
 
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
@@ -277,26 +278,13 @@ static void tap_free(struct tap *tap)
 	free(tap);
 }
 
-/* Enter the port table and give the queues to workers. */
 static int tap_attach(struct tap *tap, struct error *error)
 {
-	int err;
+	int fds[PORT_QUEUES_MAX];
 
-	workers_pause();
-	err = port_register(&tap->port);
-	if (!err) {
-		worker_attach(&tap->port);
-		for (unsigned i = 0; i < tap->port.queues && !err; i++)
-			err = worker_watch(&tap->port, i, tap->queues[i].fd);
-		if (err) {
-			worker_detach(&tap->port);
-			port_unregister(&tap->port);
-		}
-	}
-	workers_resume();
-	return err ? fail(error, err, "port '%s' cannot be added: %s", tap->port.name,
-			  strerror(-err))
-		   : 0;
+	for (unsigned i = 0; i < tap->port.queues; i++)
+		fds[i] = tap->queues[i].fd;
+	return uplink_attach(&tap->port, fds, error);
 }
 
 int tap_open(const struct tap_config *config, struct port **port, struct error *error)
