@@ -17,11 +17,12 @@
  * and its checksum, if it is to be finished, is computed by the loop that copies the payload.
  *
  * What changes from segment to segment is what Linux changes (tcp_gso_segment, __udp_gso_segment,
- * inet_gso_segment): the IPv4 ID counts up, the IP and UDP lengths and the IPv4 header checksum
- * are the segment's, the TCP sequence number advances, FIN and PSH stay with the last segment,
- * CWR with the first. The L4 checksum is left to the port (PKT_CSUM_PARTIAL) or finished here, over
- * a pseudo-header sum computed from the addresses, since what the guest left in the field need not
- * be trusted. Sums of what does not change are computed once.
+ * inet_gso_segment): the IPv4 ID counts up (but with PKT_GSO_FIXED_ID, see lro.c), the IP and UDP
+ * lengths and the IPv4 header checksum are the segment's, the TCP sequence number advances, FIN and
+ * PSH stay with the last segment, CWR with the first. The L4 checksum is left to the port
+ * (PKT_CSUM_PARTIAL) or finished here, over a pseudo-header sum computed from the addresses, since
+ * what the guest left in the field need not be trusted. Sums of what does not change are computed
+ * once.
  *
  * A 64 KiB packet has 45 segments, and copying one's payload takes some 25 ns: headers are therefore
  * copied in whole blocks, and never read back, which has to wait for what was just stored.
@@ -105,6 +106,7 @@ bool tso_begin(struct tso *tso, struct pkt *parent, bool finish)
 		.offset = parent->payload_off,
 		.pseudo_sum = csum_pseudo(parent, 0),
 		.l4_sum = l4_sum(parent),
+		.ip_id_step = !(parent->offload.flags & PKT_GSO_FIXED_ID),
 	};
 	if (parent->l4_proto == IPPROTO_TCP)
 		tso->tcp_seq = load_be32(parent->header + parent->l4_off + TCP_SEQ);
@@ -309,7 +311,7 @@ static bool borrow_segment(struct tso *tso, struct pkt_pool *pool, struct pkt *s
 	segment->source = &tso_source;
 	segment->parent = parent;
 	parent->refs++;
-	tso->ip_id++;
+	tso->ip_id += tso->ip_id_step;
 	return true;
 }
 
@@ -333,7 +335,7 @@ static bool copy_segment(struct tso *tso, struct pkt *segment)
 		memcpy(frame + tso->csum_field, &csum, sizeof(csum));
 	}
 	describe(tso, segment);
-	tso->ip_id++;
+	tso->ip_id += tso->ip_id_step;
 	return true;
 }
 

@@ -13,6 +13,7 @@ struct tso {
 	bool finish;         /* the segments' checksums */
 	uint16_t csum_field; /* where they are, from the frame's start */
 	uint16_t ip_id;      /* of the next segment */
+	uint16_t ip_id_step; /* to the one after it */
 	uint32_t offset;     /* next payload byte, from the frame's start */
 	uint32_t frag;       /* fragment that it lies in; the first one while it lies in header[] */
 	uint32_t frag_off;   /* and where in it */

@@ -12,6 +12,7 @@
  *      line 0   source, cookie, frags, lengths, offsets, offload request, vnet[12]
  *      line 1.. header[192]: Ethernet + VLAN + IPv6 + TCP with options fit
  *      then     inline_frags[]: enough for 64 KiB in 4 KiB pages; longer lists in a pool block
+ *      last     next: of a chain of riders, the packets that an aggregate is made of (lro.c)
  *
  * A packet belongs to the worker whose pool it came from and never leaves it. It has refs owners: a
  * flooded packet one for each port it goes to. The last pkt_put() hands it to its worker, which
@@ -33,7 +34,7 @@ enum {
 	PKT_BURST = 32,               /* packets handled together everywhere */
 	PKT_HEADER_MAX = 192,         /* bytes of private header copy */
 	PKT_HEADER_FAST = 64,         /* bytes copied at once when the frame has them */
-	PKT_INLINE_FRAGS = 20,        /* fragments without a block */
+	PKT_INLINE_FRAGS = 19,        /* fragments without a block */
 	PKT_FRAGS_MAX = 512,          /* fragments at most; Windows drivers send more than 64 */
 	PKT_LEN_MIN = 14,             /* shorter than an Ethernet header: dropped before any port */
 	PKT_LEN_MAX = 65535 + 14 + 8, /* 64 KiB of IP, Ethernet, two VLAN tags */
@@ -44,6 +45,7 @@ enum pkt_offload_flags {
 	PKT_CSUM_PARTIAL = 1, /* finish L4 checksum: sum from csum_start, stored at + csum_offset */
 	PKT_CSUM_VALID = 2,   /* L4 checksum found good by someone we trust, which no guest is */
 	PKT_GSO_ECN = 4,      /* TCP GSO packet carries CWR: only the first segment keeps it */
+	PKT_GSO_FIXED_ID = 8, /* segments of an IPv4 GSO packet keep its ID: it does not count up */
 };
 
 enum pkt_gso_type { PKT_GSO_NONE = 0, PKT_GSO_TCPV4 = 1, PKT_GSO_TCPV6 = 4, PKT_GSO_UDP = 5 };
@@ -72,7 +74,7 @@ struct pkt {
 	struct pkt_source *source; /* told when the packet is done; NULL: nobody */
 	union {
 		uint64_t cookie;    /* the source's: a ring position, a buffer */
-		struct pkt *parent; /* of a segment: the packet whose fragments it borrows */
+		struct pkt *parent; /* whose fragments a segment or an aggregate borrows */
 	};
 	struct iovec *frags; /* inline_frags, or a block of the pool */
 	uint32_t len;        /* frame bytes, Ethernet header included, FCS not */
@@ -91,6 +93,7 @@ struct pkt {
 
 	uint8_t header[PKT_HEADER_MAX];
 	struct iovec inline_frags[PKT_INLINE_FRAGS];
+	struct pkt *next; /* rider of the same aggregate */
 } __attribute__((aligned(64)));
 
 static_assert(offsetof(struct pkt, vnet) + 12 == 64, "decisions are made on one cache line");

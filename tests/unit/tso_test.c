@@ -47,7 +47,7 @@ static void job_build(struct job *job, const struct frame_desc *desc, uint32_t g
 	pkt->in_port = 7;
 	pkt->hash = 0x1234;
 	pkt->offload = (struct pkt_offload){
-		.flags = PKT_CSUM_PARTIAL,
+		.flags = PKT_CSUM_PARTIAL | (*seed & 1024 ? PKT_GSO_FIXED_ID : 0),
 		.gso_type = desc->proto == IPPROTO_UDP ? PKT_GSO_UDP
 			    : desc->ip == 4            ? PKT_GSO_TCPV4
 						       : PKT_GSO_TCPV6,
@@ -95,6 +95,7 @@ static uint32_t slow_segment(const struct job *job, unsigned index, uint8_t *out
 	if (from >= whole->len)
 		return 0;
 	bool last = from + payload == whole->len;
+	bool fixed_id = job->pkt->offload.flags & PKT_GSO_FIXED_ID;
 
 	memcpy(out, whole->bytes, whole->payload);
 	memcpy(out + whole->payload, whole->bytes + from, payload);
@@ -102,7 +103,7 @@ static uint32_t slow_segment(const struct job *job, unsigned index, uint8_t *out
 	frame.len = whole->payload + payload;
 	if (frame.ip == 4) {
 		be16(l3 + 2, frame.len - frame.l3);
-		be16(l3 + 4, rd16(l3 + 4) + index);
+		be16(l3 + 4, rd16(l3 + 4) + (fixed_id ? 0 : index));
 		be16(l3 + 10, 0);
 		be16(l3 + 10, ~slow_sum(l3, frame.l4 - frame.l3, 0));
 	} else {
