@@ -21,6 +21,7 @@ from stations import GENERATOR_MIB, Generator, Placement, classify
 from switches import OVS_DPDK, OVS_DPDK_MIB, SWITCH_CPU, TOOLS, OpenVSwitch, Vifd
 
 LOAD, SIZE = "64", 64
+UMEM_MIB = 8 # what vifd takes of the huge pages, for its AF_XDP socket
 BARS = {"afxdp-pps-64": 1.5}
 ROWS = list(BARS)
 
@@ -85,7 +86,7 @@ def measure(options, say):
     """Take rounds of samples, until there are enough near ones or time is up: the Series, and the uplinks."""
     series, rounds, done = Series(), 5 if options.quick else 15, 0
     with Host() as host:
-        host.hugepages(GENERATOR_MIB + OVS_DPDK_MIB)
+        host.hugepages(GENERATOR_MIB + OVS_DPDK_MIB + UMEM_MIB)
         say("afxdp: starting vifd, ovs-afxdp and the generator")
         switches = [VifdXdp(host), OvsXdp(host)]
         uplinks = {switch.name: switch.uplink() for switch in switches}
