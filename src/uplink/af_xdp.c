@@ -318,7 +318,7 @@ static int af_xdp_attach(struct af_xdp *xdp, struct error *error)
 	int fds[PORT_QUEUES_MAX];
 
 	for (unsigned i = 0; i < xdp->port.queues; i++)
-		fds[i] = xsk_socket__fd(xdp->queues[i].socket);
+		fds[i] = xdp->queues[i].wake_fd;
 	return uplink_attach(&xdp->port, fds, error);
 }
 
@@ -431,9 +431,9 @@ static bool af_xdp_arm(struct port *port, unsigned number)
 	return xsk_queue_arm(&af_xdp_of(port)->queues[number]);
 }
 
-/* Nothing to withdraw: an edge too many is a round for nothing. */
 static void af_xdp_disarm(struct port *port, unsigned number)
 {
+	xsk_queue_disarm(&af_xdp_of(port)->queues[number]);
 }
 
 static const struct port_ops af_xdp_ops = {

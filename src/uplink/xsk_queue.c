@@ -19,8 +19,12 @@
  *
  * Doorbells. In copy mode it is our system call that sends, 32 packets at most; in zero-copy mode
  * the driver polls and says (need-wakeup) when it has to be woken. What the device could not take
- * at once is tried again in the next rounds of the worker that receives here. Arming costs nothing:
- * with the rx ring found empty the next packet is an edge on the descriptor.
+ * at once is tried again in the next rounds of the worker that receives here.
+ *
+ * Wake-ups. The kernel tells whoever waits for the socket of every packet received and of every
+ * packet sent, whether the worker sleeps or not: an eighth of the cost of a small packet. So the
+ * socket is in an epoll descriptor (wake_fd, the one that the worker sleeps on) only while armed.
+ * Entering it tells at once of packets that came meanwhile.
  *
  * Checksums (M7). XDP delivers a packet's bytes and none of what the kernel knew about its
  * checksum. It is therefore verified here, while the payload is on its way into the cache for the
@@ -40,8 +44,10 @@
 #include <linux/if_link.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "bridge/bridge.h"
 #include "pkt/csum.h"
@@ -120,9 +126,12 @@ static int socket_open(struct xsk_queue *queue, const struct xsk_queue_config *c
 	}
 	err = xsk_socket__create(&queue->socket, config->ifname, config->queue, queue->umem,
 				 &queue->rx, &queue->tx, &socket);
-	if (err)
+	if (err) {
 		queue->socket = NULL;
-	return err;
+		return err;
+	}
+	queue->wake_fd = epoll_create1(EPOLL_CLOEXEC);
+	return queue->wake_fd < 0 ? -errno : 0;
 }
 
 int xsk_queue_open(struct xsk_queue *queue, const struct xsk_queue_config *config)
@@ -157,8 +166,11 @@ int xsk_queue_open(struct xsk_queue *queue, const struct xsk_queue_config *confi
 
 void xsk_queue_close(struct xsk_queue *queue)
 {
-	if (queue->socket)
+	if (queue->socket) {
 		xsk_socket__delete(queue->socket);
+		if (queue->wake_fd >= 0)
+			close(queue->wake_fd);
+	}
 	if (queue->umem)
 		xsk_umem__delete(queue->umem);
 	if (queue->memory)
@@ -376,7 +388,17 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 
 bool xsk_queue_arm(struct xsk_queue *queue)
 {
-	return send_later(queue) || xsk_cons_nb_avail(&queue->rx, 1) > 0;
+	struct epoll_event event = { .events = EPOLLIN };
+
+	if (send_later(queue) || xsk_cons_nb_avail(&queue->rx, 1) > 0)
+		return true;
+	/* Without memory for it the worker polls on. */
+	return epoll_ctl(queue->wake_fd, EPOLL_CTL_ADD, xsk_socket__fd(queue->socket), &event) != 0;
+}
+
+void xsk_queue_disarm(struct xsk_queue *queue)
+{
+	epoll_ctl(queue->wake_fd, EPOLL_CTL_DEL, xsk_socket__fd(queue->socket), NULL);
 }
 
 /* ---- sending ---- */

@@ -47,6 +47,7 @@ struct xsk_queue {
 	unsigned free_count;
 	uint16_t free[XSK_TX_FRAMES]; /* frames that may be filled */
 
+	int wake_fd; /* readable while armed and packets are there */
 	struct xsk_umem *umem;
 	struct xsk_socket *socket;
 	void *memory;
@@ -69,5 +70,6 @@ void xsk_queue_send(struct xsk_queue *queue, struct port *port, struct pkt **pkt
  * that took: one a burst. */
 unsigned xsk_queue_kick(struct xsk_queue *queue);
 bool xsk_queue_arm(struct xsk_queue *queue);
+void xsk_queue_disarm(struct xsk_queue *queue);
 
 #endif
