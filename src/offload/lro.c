@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Large receive offload: flows, and when what is held of them leaves (A1-A4, A12, A15, M38).
+ *
+ * Theory of operation. Segments of a TCP flow that arrive one by one are held back, gathered into
+ * one packet (lro_merge.c says which and how) and sent on as that. Order within a flow is sacred: a
+ * packet of a flow that cannot be merged leaves after what is held of the flow, whatever it is. A
+ * packet whose ports cannot be told (a fragment, a header out of reach) leaves after whatever is
+ * held between the same addresses.
+ *
+ *      table    sets of four flows, found by hash, compared by addresses, ports, VLAN, MACs; a flow
+ *               is remembered when nothing is held of it; the one heard of longest ago gives way,
+ *               one that holds something last
+ *      held     list of the flows of which something is held, the oldest aggregate first
+ *      outbox   what leaves, in order, in bursts
+ *
+ * Nothing is held of a flow whose receivers would have it split again: they are asked when an
+ * aggregate is to begin, and a refusal is remembered, for each address, for the next 256 segments.
+ *
+ * When an aggregate leaves: when nothing can be added any more (it is full; the segment was the last
+ * of a train: PSH, FIN, shorter), when the flow's next packet cannot be added, when its place is
+ * needed, and else by the clock, looked at once in each poll:
+ *
+ *      poll       at the end of the poll
+ *      every:K    at the end of every K-th poll, empty ones too, or after 1 ms (A4: K = 2)
+ *      usec:T     in the first poll T us or more after its first segment
+ *      auto       by the law in lro_law.c, which guesses when the next segment comes
+ */
+#include "offload/lro.h"
+
+#include <net/ethernet.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "offload/linear.h"
+#include "offload/lro_law.h"
+#include "offload/lro_merge.h"
+#include "pkt/headers.h"
+#include "port/worker.h"
+
+enum {
+	WAYS = 4,
+	SETS = LRO_FLOWS / WAYS,
+	REFUSALS = 16,
+	REFUSAL_SEGMENTS = 256,
+	POOL_RESERVE = 8, /* share of the pool's packets that is not for us: 1/8 */
+};
+
+struct flow {
+	struct lro_aggregate aggregate;
+	uint64_t
+		first; /* when the held aggregate's first segment arrived; TSC, as all times here */
+	uint64_t latest;            /* when the flow's latest segment did */
+	uint64_t due;               /* auto: when what is held leaves, or was to leave */
+	struct flow *older, *newer; /* held */
+	struct lro_law law;
+	bool open; /* the latest segment waited, or might have: the next one tells what for */
+};
+
+/* Somebody to whom packets are not to be merged for now. */
+struct refusal {
+	uint64_t key;  /* destination, and what it lacks */
+	unsigned left; /* segments for which it is not asked again */
+};
+
+struct lro {
+	struct port *in;
+	const struct lro_ops *ops;
+	struct lro_config config;
+	struct lro_stats stats;
+	uint64_t now;
+	uint64_t due;             /* auto: nothing that is held leaves earlier */
+	struct flow *held_oldest; /* in order of first */
+	struct flow *held_newest;
+	unsigned held;  /* segments */
+	unsigned polls; /* every: since the last that flushed */
+	unsigned out_count;
+	struct pkt *out[PKT_BURST];
+
+	/* in cycles */
+	uint64_t value_cycles; /* usec */
+	uint64_t hold_max;     /* every */
+	struct lro_law_times law;
+	uint64_t ns_per_mcycle; /* nanoseconds per 2^20 cycles */
+
+	struct refusal refusals[REFUSALS];
+	uint32_t hashes[LRO_FLOWS]; /* of the flows, for the search; 0: none */
+	struct flow flows[LRO_FLOWS] __attribute__((aligned(64)));
+};
+
+/* ---- setting up ---- */
+
+struct lro *lro_new(struct port *in, const struct lro_ops *ops)
+{
+	struct lro *lro = aligned_alloc(64, sizeof(*lro));
+
+	if (!lro)
+		return NULL;
+	memset(lro, 0, sizeof(*lro));
+	lro->in = in;
+	lro->ops = ops;
+	return lro;
+}
+
+void lro_free(struct lro *lro)
+{
+	free(lro);
+}
+
+void lro_configure(struct lro *lro, const struct lro_config *config)
+{
+	uint64_t usec = cycles_hz() / 1000000;
+
+	lro->config = *config;
+	lro->value_cycles = config->value * usec;
+	lro->hold_max = LRO_HOLD_MAX_USEC * usec;
+	lro_law_times(&lro->law, usec);
+	lro->ns_per_mcycle = (UINT64_C(1000000000) << 20) / cycles_hz();
+	lro->due = UINT64_MAX;
+	lro->polls = 0;
+	memset(lro->refusals, 0, sizeof(lro->refusals));
+	memset(lro->hashes, 0, sizeof(lro->hashes));
+	memset(lro->flows, 0, sizeof(lro->flows));
+}
+
+const struct lro_config *lro_settings(const struct lro *lro)
+{
+	return &lro->config;
+}
+
+const struct lro_stats *lro_stats(const struct lro *lro)
+{
+	return &lro->stats;
+}
+
+/* ---- how long ---- */
+
+/*
+ * Buckets: 0 up to 64 ns, then four of equal width for each doubling: 80, 96, 112, 128, 160, ..
+ */
+enum { DELAY_FIRST = 6 /* log2 */, DELAY_STEPS = 2 /* log2 */ };
+
+uint64_t lro_delay_bound(unsigned bucket)
+{
+	unsigned octave, step;
+
+	if (bucket == 0)
+		return 1 << DELAY_FIRST;
+	octave = (bucket - 1) >> DELAY_STEPS;
+	step = (bucket - 1) & ((1 << DELAY_STEPS) - 1);
+	return (UINT64_C(1) << (DELAY_FIRST - DELAY_STEPS + octave)) *
+	       ((1 << DELAY_STEPS) + step + 1);
+}
+
+static unsigned delay_bucket(uint64_t ns)
+{
+	unsigned log2, step, bucket;
+
+	if (ns < 1 << DELAY_FIRST)
+		return 0;
+	log2 = 63 - __builtin_clzll(ns);
+	step = ns >> (log2 - DELAY_STEPS) & ((1 << DELAY_STEPS) - 1);
+	bucket = 1 + ((log2 - DELAY_FIRST) << DELAY_STEPS) + step;
+	return bucket < LRO_DELAY_BUCKETS ? bucket : LRO_DELAY_BUCKETS - 1;
+}
+
+static void note_delay(struct lro *lro, uint64_t cycles)
+{
+	uint64_t ns;
+
+	if (cycles > UINT64_C(1) << 40) /* minutes */
+		cycles = UINT64_C(1) << 40;
+	ns = cycles * lro->ns_per_mcycle >> 20;
+	lro->stats.delay[delay_bucket(ns)]++;
+	if (ns > lro->stats.delay_max)
+		lro->stats.delay_max = ns;
+}
+
+/* ---- what leaves ---- */
+
+static void out_send(struct lro *lro)
+{
+	unsigned n = lro->out_count;
+
+	lro->out_count = 0;
+	if (n > 0)
+		lro->ops->deliver(lro->in, lro->out, n);
+}
+
+static void out_add(struct lro *lro, struct pkt *pkt)
+{
+	if (unlikely(lro->out_count == PKT_BURST))
+		out_send(lro);
+	lro->out[lro->out_count++] = pkt;
+}
+
+/*
+ * The paper's baseline: an aggregate in one piece. As it was if there is no memory for that, even
+ * when all that was lent before has come back.
+ */
+static struct pkt *linearise(struct lro *lro, struct pkt *pkt)
+{
+	struct pkt_pool *pool = &worker_self->pool;
+	struct pkt *copy = linear_copy(pool, pkt, false);
+
+	if (!copy) {
+		out_send(lro);
+		worker_complete(worker_self);
+		copy = linear_copy(pool, pkt, false);
+	}
+	if (!copy)
+		return pkt;
+	pkt_put(pkt);
+	return copy;
+}
+
+static void count_out(struct lro *lro, enum lro_reason reason, unsigned segments)
+{
+	lro->stats.segments += segments;
+	lro->stats.packets++;
+	lro->stats.aggregates += segments > 1;
+	lro->stats.flushed[reason]++;
+}
+
+static void held_add(struct lro *lro, struct flow *flow)
+{
+	flow->older = lro->held_newest;
+	flow->newer = NULL;
+	if (flow->older)
+		flow->older->newer = flow;
+	else
+		lro->held_oldest = flow;
+	lro->held_newest = flow;
+}
+
+static void held_remove(struct lro *lro, struct flow *flow)
+{
+	if (flow->older)
+		flow->older->newer = flow->newer;
+	else
+		lro->held_oldest = flow->newer;
+	if (flow->newer)
+		flow->newer->older = flow->older;
+	else
+		lro->held_newest = flow->older;
+}
+
+static void flush(struct lro *lro, struct flow *flow, enum lro_reason reason)
+{
+	unsigned segments = flow->aggregate.segments;
+	struct pkt *pkt = lro_aggregate_finish(&flow->aggregate);
+
+	held_remove(lro, flow);
+	lro->held -= segments;
+	/* What left because the first segment was old says nothing about the wait for the next. */
+	flow->open = reason == LRO_REASON_timing && flow->due < flow->first + lro->law.hold_max;
+	count_out(lro, reason, segments);
+	if (lro->now > flow->first)
+		note_delay(lro, lro->now - flow->first);
+	if (unlikely(lro->config.linear) && segments > 1)
+		pkt = linearise(lro, pkt);
+	out_add(lro, pkt);
+}
+
+static void flush_all(struct lro *lro, enum lro_reason reason)
+{
+	while (lro->held_oldest)
+		flush(lro, lro->held_oldest, reason);
+}
+
+/* ---- auto ---- */
+
+/* The first segment in this poll of a flow that is open: tell the law what became of the others. */
+static void learn(struct lro *lro, struct flow *flow)
+{
+	enum lro_law_outcome outcome = LRO_LAW_NOT_WAITED;
+
+	if (flow->aggregate.pkt)
+		outcome = LRO_LAW_CAUGHT;
+	else if (flow->due > flow->latest)
+		outcome = LRO_LAW_IN_VAIN;
+	lro_law_learn(&flow->law, &lro->law, outcome, lro->now - flow->latest);
+}
+
+/* When what is held of the flow leaves, if nothing more arrives. */
+static void set_due(struct lro *lro, struct flow *flow)
+{
+	uint64_t wait = lro_law_wait(&flow->law, &lro->law);
+	uint64_t latest = flow->first + lro->law.hold_max;
+
+	flow->due = lro->now + wait < latest ? lro->now + wait : latest;
+	if (flow->due < lro->due)
+		lro->due = flow->due;
+}
+
+/* ---- flows ---- */
+
+static unsigned set_of(uint32_t hash)
+{
+	return hash % SETS * WAYS;
+}
+
+static struct flow *flow_find(struct lro *lro, struct pkt *pkt)
+{
+	uint32_t hash = headers_flow_hash(pkt);
+	unsigned at = set_of(hash);
+
+	for (unsigned way = 0; way < WAYS; way++, at++) {
+		struct flow *flow = &lro->flows[at];
+
+		if (lro->hashes[at] == hash && likely(lro_same_flow(&flow->aggregate, pkt)))
+			return flow;
+	}
+	return NULL;
+}
+
+/* Which of two flows is to give way? One heard of longer ago, and first one that holds nothing. */
+static bool gives_way(const struct flow *flow, const struct flow *other)
+{
+	bool held = flow->aggregate.pkt, other_held = other->aggregate.pkt;
+
+	return held != other_held ? other_held : flow->latest < other->latest;
+}
+
+/* A place for a packet's flow, which has none. */
+static struct flow *flow_new(struct lro *lro, struct pkt *pkt)
+{
+	uint32_t hash = headers_flow_hash(pkt);
+	unsigned set = set_of(hash);
+	struct flow *flow = &lro->flows[set];
+
+	for (unsigned at = set; at < set + WAYS; at++) {
+		if (gives_way(&lro->flows[at], flow))
+			flow = &lro->flows[at];
+	}
+	if (flow->aggregate.pkt)
+		flush(lro, flow, LRO_REASON_evicted);
+	lro->hashes[flow - lro->flows] = hash;
+	flow->open = false;
+	lro_law_start(&flow->law, &lro->law);
+	return flow;
+}
+
+/* ---- what arrives ---- */
+
+/* Might the packet belong to a flow that it does not show? */
+static bool hides_its_flow(const struct pkt *pkt)
+{
+	uint16_t ethertype = load_be16(pkt->header + pkt->l3_off - 2);
+
+	return pkt->l4_proto == IPPROTO_TCP || pkt->l4_proto == IPPROTO_UDP ||
+	       (pkt->l4_proto == 0 && (ethertype == ETHERTYPE_IP || ethertype == ETHERTYPE_IPV6));
+}
+
+/* A packet that is not to be merged: after what is held of its flow. */
+static void pass(struct lro *lro, struct pkt *pkt)
+{
+	if (likely(!lro->held_oldest)) {
+		out_add(lro, pkt);
+		return;
+	}
+	if (pkt->payload_off) {
+		struct flow *flow = flow_find(lro, pkt);
+
+		if (flow && flow->aggregate.pkt)
+			flush(lro, flow, LRO_REASON_unmergeable);
+	} else if (hides_its_flow(pkt)) {
+		for (struct flow *flow = lro->held_oldest, *newer; flow; flow = newer) {
+			newer = flow->newer;
+			if (lro_same_addresses(&flow->aggregate, pkt))
+				flush(lro, flow, LRO_REASON_unmergeable);
+		}
+	}
+	out_add(lro, pkt);
+}
+
+/* Would everybody to whom the segment goes take an aggregate that begins with it? */
+static bool wanted(struct lro *lro, struct pkt *pkt, const struct lro_segment *segment)
+{
+	uint64_t needs = lro_segment_needs(pkt, segment), key;
+
+	memcpy(&key, pkt->header, sizeof(key)); /* little endian: the destination is the low part */
+	key = key << 16 | needs;
+
+	struct refusal *refusal = &lro->refusals[key * UINT64_C(0x9e3779b97f4a7c15) >> 60];
+
+	if (refusal->key == key && refusal->left > 0) {
+		refusal->left--;
+		return false;
+	}
+	if (likely((lro->ops->takes(lro->in, pkt) & needs) == needs))
+		return true;
+	*refusal = (struct refusal){ key, REFUSAL_SEGMENTS };
+	return false;
+}
+
+static_assert(REFUSALS == 1 << (64 - 60), "wanted() takes the top bits");
+
+/* A segment has been held: let go of what that completes, or makes too many. */
+static void settle(struct lro *lro, struct flow *flow)
+{
+	enum lro_reason reason;
+
+	lro->held++;
+	if (lro_aggregate_at_end(&flow->aggregate, &reason))
+		flush(lro, flow, reason);
+	while (unlikely(lro->held > LRO_HELD_MAX))
+		flush(lro, lro->held_oldest, LRO_REASON_evicted);
+}
+
+/* A segment that begins an aggregate, or goes on by itself. Nothing is held of its flow, if any. */
+static void begin(struct lro *lro, struct flow *flow, struct pkt *pkt, struct lro_segment *segment)
+{
+	if (lro_segment_is_last(segment)) {
+		if (flow)
+			flow->open = false;
+		count_out(lro, LRO_REASON_last, 1);
+		out_add(lro, pkt);
+		return;
+	}
+	if (!wanted(lro, pkt, segment) || unlikely(!lro_segment_check(pkt, segment))) {
+		out_add(lro, pkt);
+		return;
+	}
+	if (!flow)
+		flow = flow_new(lro, pkt);
+	lro_aggregate_begin(&flow->aggregate, pkt, segment);
+	held_add(lro, flow);
+	flow->first = flow->latest = lro->now;
+	flow->open = true;
+	set_due(lro, flow);
+	settle(lro, flow);
+}
+
+static void take(struct lro *lro, struct pkt *pkt)
+{
+	struct lro_segment segment;
+	enum lro_reason reason;
+	struct flow *flow;
+	bool first; /* of the flow's, in this poll */
+
+	headers_parse(pkt);
+	if (!lro_segment_read(pkt, &segment)) {
+		pass(lro, pkt);
+		return;
+	}
+	flow = flow_find(lro, pkt);
+	if (!flow) {
+		begin(lro, NULL, pkt, &segment);
+		return;
+	}
+	first = flow->latest != lro->now;
+	if (first && flow->open)
+		learn(lro, flow);
+	flow->latest = lro->now;
+	if (!flow->aggregate.pkt) {
+		begin(lro, flow, pkt, &segment);
+	} else if (likely(lro_aggregate_add(&flow->aggregate, pkt, &segment, &reason))) {
+		if (first)
+			set_due(lro, flow);
+		settle(lro, flow);
+	} else {
+		flush(lro, flow, reason);
+		begin(lro, flow, pkt, &segment);
+	}
+}
+
+/* ---- the clock ---- */
+
+/* Aggregates whose first segment arrived this long ago or longer. */
+static void flush_older(struct lro *lro, uint64_t cycles)
+{
+	while (lro->held_oldest && lro->now - lro->held_oldest->first >= cycles)
+		flush(lro, lro->held_oldest, LRO_REASON_timing);
+}
+
+static void flush_due(struct lro *lro)
+{
+	if (likely(lro->now < lro->due))
+		return;
+	lro->due = UINT64_MAX;
+	for (struct flow *flow = lro->held_oldest, *newer; flow; flow = newer) {
+		newer = flow->newer;
+		if (flow->due <= lro->now)
+			flush(lro, flow, LRO_REASON_timing);
+		else if (flow->due < lro->due)
+			lro->due = flow->due;
+	}
+}
+
+/* At the end of a poll. */
+static void let_go(struct lro *lro)
+{
+	const struct pkt_pool *pool = &worker_self->pool;
+
+	switch (lro->config.mode) {
+	case LRO_OFF:
+	case LRO_POLL:
+		flush_all(lro, LRO_REASON_timing);
+		break;
+	case LRO_EVERY:
+		flush_older(lro, lro->hold_max);
+		if (++lro->polls < lro->config.value)
+			break;
+		lro->polls = 0;
+		flush_all(lro, LRO_REASON_timing);
+		break;
+	case LRO_USEC:
+		flush_older(lro, lro->value_cycles);
+		break;
+	case LRO_AUTO:
+		flush_due(lro);
+		break;
+	}
+	if (unlikely(pool->free_count < pool->capacity / POOL_RESERVE))
+		flush_all(lro, LRO_REASON_evicted);
+}
+
+void lro_poll(struct lro *lro, struct pkt **pkts, unsigned n, uint64_t now)
+{
+	if (lro->config.mode == LRO_OFF) {
+		if (n > 0)
+			lro->ops->deliver(lro->in, pkts, n);
+		return;
+	}
+	lro->now = now;
+	for (unsigned i = 0; i < n; i++)
+		take(lro, pkts[i]);
+	let_go(lro);
+	out_send(lro);
+}
+
+void lro_flush(struct lro *lro, uint64_t now)
+{
+	lro->now = now;
+	flush_all(lro, LRO_REASON_settled);
+	out_send(lro);
+}
+
+uint64_t lro_due(const struct lro *lro)
+{
+	uint64_t due = UINT64_MAX;
+
+	if (!lro->held_oldest)
+		return UINT64_MAX;
+	if (lro->config.mode == LRO_USEC)
+		return lro->held_oldest->first + lro->value_cycles;
+	if (lro->config.mode != LRO_AUTO)
+		return 0;
+	for (const struct flow *flow = lro->held_oldest; flow; flow = flow->newer) {
+		if (flow->due < due)
+			due = flow->due;
+	}
+	return due;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The law by which lro=auto waits (A15).
+ *
+ * Theory of operation. To hold an aggregate for the flow's next segment pays if that comes soon. If
+ * not, it is delay: at worst for a sender that waits for the acknowledgement of what we hold. The end
+ * of a message needs no guess: a segment with PSH or FIN, or one shorter than the others, ends its
+ * aggregate, which leaves at once; so requests and responses never wait. For an aggregate that is
+ * incomplete at the end of a poll, each flow remembers
+ *
+ *      gap    time from a poll with segments of it to the next, if below 50 us: moves by 1/4
+ *      odds   share of waits that the next segment ended: moves by 1/8 with each; starts at 5/8
+ *      rest   how many times more it does not wait, whatever the odds
+ *
+ * and it
+ *
+ *      waits until 4 gaps and 2 us after its latest segment, at most 50 us after it and 200 us after
+ *      its first one, while the odds are even or better;
+ *      leaves otherwise, for the flow rests.
+ *
+ * A wait in vain that would have succeeded within 50 us makes the gap what that would have taken: a
+ * steady stream of one segment every 20 us, say, is caught the second time. A flow rests for 8
+ * times that the next segment comes within 50 us; then it has one more try, and each one in vain
+ * doubles the next rest, up to 1024, until a wait succeeds. For what is merely seen must not count as
+ * what was tried: a sender that stops for acknowledgements looks like a stream as long as nobody
+ * waits for it. What comes at longer distances never ends the rest.
+ *
+ * So bulk traffic is held until its packets are full, and where it pauses that costs a few of its
+ * own gaps; a flow for which all waits are in vain loses two of them when it starts, and later one
+ * in 8, then 16 .. 1024.
+ */
+#include "offload/lro_law.h"
+
+enum {
+	WAIT_MAX_USEC = 50,
+	HOLD_MAX_USEC = 200,
+	SLACK_USEC = 2,
+	GAP_START_USEC = 2,
+	GAPS = 4,
+	ODDS_ONE = 256,
+	ODDS_START = ODDS_ONE * 5 / 8,
+	ODDS_EVEN = ODDS_ONE / 2,
+	REST_MIN = 8,
+	REST_MAX = 1024,
+};
+
+void lro_law_times(struct lro_law_times *times, uint64_t cycles_per_usec)
+{
+	*times = (struct lro_law_times){
+		.wait_max = WAIT_MAX_USEC * cycles_per_usec,
+		.hold_max = HOLD_MAX_USEC * cycles_per_usec,
+		.slack = SLACK_USEC * cycles_per_usec,
+		.gap_start = GAP_START_USEC * cycles_per_usec,
+	};
+}
+
+void lro_law_start(struct lro_law *law, const struct lro_law_times *times)
+{
+	*law = (struct lro_law){
+		.gap = times->gap_start,
+		.odds = ODDS_START,
+		.rest_next = REST_MIN,
+	};
+}
+
+static void learn_in_vain(struct lro_law *law, const struct lro_law_times *times, uint64_t gap)
+{
+	law->odds -= law->odds / 8;
+	if (gap <= times->wait_max && gap > law->gap)
+		law->gap = gap;
+	if (law->odds >= ODDS_EVEN)
+		return;
+	law->rest = law->rest_next;
+	if (law->rest_next < REST_MAX)
+		law->rest_next *= 2;
+}
+
+void lro_law_learn(struct lro_law *law, const struct lro_law_times *times,
+		   enum lro_law_outcome outcome, uint64_t gap)
+{
+	if (outcome == LRO_LAW_IN_VAIN) {
+		learn_in_vain(law, times, gap);
+		return;
+	}
+	if (gap > times->wait_max)
+		return;
+	law->gap += (int64_t)(gap - law->gap) / 4;
+	if (outcome == LRO_LAW_CAUGHT) {
+		law->odds += (ODDS_ONE - law->odds) / 8;
+		law->rest_next = REST_MIN;
+	} else if (law->rest > 0 && --law->rest == 0) {
+		law->odds = ODDS_EVEN;
+	}
+}
+
+uint64_t lro_law_wait(const struct lro_law *law, const struct lro_law_times *times)
+{
+	uint64_t wait = GAPS * law->gap + times->slack;
+
+	if (law->odds < ODDS_EVEN)
+		return 0;
+	return wait < times->wait_max ? wait : times->wait_max;
+}
