@@ -320,6 +320,16 @@ static void drop(struct port *in, unsigned verdict, struct pkt **pkts, unsigned 
 		pkt_put(pkts[i]);
 }
 
+uint32_t bridge_takes(struct port *in, struct pkt *pkt)
+{
+	uint16_t verdict;
+
+	if (!in->bridge)
+		return 0;
+	judge_burst(in, &pkt, &verdict, 1);
+	return verdict < PORTS_MAX ? port_by_id(verdict)->caps : 0;
+}
+
 /* Send all packets to every other port that may have them: one reference each, no copy. */
 static void flood(struct port *in, struct pkt **pkts, unsigned n)
 {

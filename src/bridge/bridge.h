@@ -44,6 +44,8 @@ void bridge_settings_changed(void);
 
 /* Forward a burst that came in on a port, on a worker. Takes all n (<= PKT_BURST) packets. */
 void bridge_forward(struct port *in, struct pkt **pkts, unsigned n);
+/* What the port takes (enum port_caps) to which pkt would be forwarded; 0 if it is not one port. */
+uint32_t bridge_takes(struct port *in, struct pkt *pkt);
 
 /* Age out entries; called about once a second by the main thread. now_sec: monotonic seconds, also
  * put where workers read it. */

@@ -18,7 +18,7 @@
 
 enum { COLUMNS_MAX = 12, CELL_BYTES = 256 };
 
-enum format { TEXT, NUMBER, COUNT, YES, LIST, SECONDS, USEC, ROLE, QUEUES };
+enum format { TEXT, NUMBER, COUNT, RATIO, YES, LIST, SECONDS, USEC, NSEC, ROLE, QUEUES, COUNTS };
 
 struct column {
 	const char *title;
@@ -102,6 +102,17 @@ static const struct view views[] = {
 			{ "STATE", "state", TEXT }, { "MTU", "mtu", NUMBER },
 			{ "QUEUES", "queues", NUMBER }, { "TAKES", "caps", LIST },
 			{ "GOT", "got", LIST },
+		},
+	},
+	{
+		.command = "show lro",
+		.nothing = "no port merges what it receives",
+		.columns = {
+			{ "PORT", "name", TEXT }, { "LRO", "lro", TEXT }, { "BO", "bo", TEXT },
+			{ "SEGMENTS", "segments", COUNT }, { "PACKETS", "packets", COUNT },
+			{ "RATE", "rate", RATIO }, { "DELAY P50", "delay_p50_ns", NSEC },
+			{ "P99", "delay_p99_ns", NSEC }, { "MAX", "delay_max_ns", NSEC },
+			{ "SENT ON BECAUSE", "flushed", COUNTS },
 		},
 	},
 	{ .command = "show guests", .nothing = "no guests", .print = print_guests },
@@ -246,6 +257,37 @@ static void format_list(char *cell, const json_t *list, bool queues)
 	}
 }
 
+/* About three digits that count. */
+static int decimals_of(double value)
+{
+	return value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4;
+}
+
+/* A ratio, or "-" where there was nothing to divide by. */
+static void format_ratio(char *cell, const json_t *value, int decimals)
+{
+	if (json_is_number(value))
+		snprintf(cell, CELL_BYTES, "%.*f", decimals, json_number_value(value));
+	else
+		strcpy(cell, "-");
+}
+
+/* The members of an object that are not 0, "full 12 last 3". */
+static void format_counts(char *cell, const json_t *object)
+{
+	size_t len = 0;
+	const char *key;
+	json_t *value;
+
+	strcpy(cell, "-");
+	json_object_foreach ((json_t *)object, key, value) {
+		if (json_integer_value(value) && len < CELL_BYTES)
+			len += (size_t)snprintf(cell + len, CELL_BYTES - len, "%s%s %" PRId64,
+						len ? " " : "", key,
+						(int64_t)json_integer_value(value));
+	}
+}
+
 static void format_cell(char *cell, const json_t *value, enum format format)
 {
 	switch (format) {
@@ -265,6 +307,15 @@ static void format_cell(char *cell, const json_t *value, enum format format)
 		else
 			strcpy(cell, "-");
 		break;
+	case RATIO:
+		format_ratio(cell, value, decimals_of(json_number_value(value)));
+		break;
+	case NSEC:
+		if (json_is_integer(value))
+			snprintf(cell, CELL_BYTES, "%.1f us", json_number_value(value) / 1000);
+		else
+			strcpy(cell, "-");
+		break;
 	case YES:
 		strcpy(cell, json_is_true(value) ? "yes" : "-");
 		break;
@@ -280,6 +331,9 @@ static void format_cell(char *cell, const json_t *value, enum format format)
 	case LIST:
 	case QUEUES:
 		format_list(cell, value, format == QUEUES);
+		break;
+	case COUNTS:
+		format_counts(cell, value);
 		break;
 	}
 }
@@ -301,7 +355,7 @@ static void print_rows(const json_t *rows, const struct column *columns, unsigne
 
 		strcpy(cells[c].text, columns[c].title);
 		table.right[c] = format == NUMBER || format == COUNT || format == SECONDS ||
-				 format == USEC;
+				 format == USEC || format == NSEC || format == RATIO;
 	}
 	json_array_foreach (rows, i, row) {
 		cells = table_row(&table);
@@ -441,21 +495,6 @@ static void print_guests(const json_t *result, bool all)
 		       "so far", count_of(guest, "messages"), count_of(guest, "reconnects"),
 		       count_of(guest, "breaks"));
 	}
-}
-
-/* About three digits that count. */
-static int decimals_of(double value)
-{
-	return value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 4;
-}
-
-/* A ratio, or "-" where there was nothing to divide by. */
-static void format_ratio(char *cell, const json_t *value, int decimals)
-{
-	if (json_is_number(value))
-		snprintf(cell, CELL_BYTES, "%.*f", decimals, json_number_value(value));
-	else
-		strcpy(cell, "-");
 }
 
 /* One stage, or all; every number of a column has as many decimals as that of busy needs. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "offload/lro.h"
 #include "offload/offload.h"
 #include "offload/too_big.h"
 #include "port/worker.h"
@@ -40,6 +41,10 @@ int port_register(struct port *port)
 void port_unregister(struct port *port)
 {
 	ports[port->id] = NULL;
+	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++) {
+		lro_free(port->lro[i]);
+		port->lro[i] = NULL;
+	}
 	free(port->stats);
 	port->stats = NULL;
 }

@@ -20,6 +20,7 @@
 #include "pkt/pkt.h"
 
 struct bridge;
+struct lro;
 struct port;
 
 enum { PORTS_MAX = 1024, PORT_QUEUES_MAX = 16, WORKERS_MAX = 64, PORT_NAME_MAX = 32 };
@@ -126,6 +127,7 @@ struct port {
 	bool flush_pending[WORKERS_MAX]; /* owned by each worker: on its list of ports to flush */
 	uint8_t mac[6];                  /* the guest's, if has_mac */
 	struct bridge *bridge;
+	struct lro *lro[PORT_QUEUES_MAX]; /* by queue; NULL: never merged (worker_set_lro()) */
 	char name[PORT_NAME_MAX];
 	struct port_stats *stats; /* [WORKERS_MAX], one writer each */
 };

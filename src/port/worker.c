@@ -22,6 +22,10 @@
  * gaps. A worker that has only queues whose poll is a system call (TAPs) gains little by polling
  * them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
  *
+ * Merging (LRO). What a queue's poll finds goes through its struct lro, which may hold packets back:
+ * it is polled with nothing, too, and tells a worker that means to sleep until when it may. Before a
+ * worker parks, everything that is held leaves.
+ *
  * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and
  * never read: an eventfd that is written again is a new edge, and nobody needs its count. A queue
  * whose poll is a system call is polled at most every 4 us while it is empty, so that it does not
@@ -45,6 +49,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,6 +62,7 @@ enum {
 	SPIN_ODDS_ONE = 256,
 	SYSCALL_POLL_USEC = 4,
 	EPOLL_EVENTS = 64,
+	TIMER_SLACK_NSEC = 1000,
 };
 enum { PAUSE_MSEC = 100 }; /* more than any round takes */
 
@@ -79,7 +85,7 @@ static pthread_cond_t pause_changed = PTHREAD_COND_INITIALIZER;
 /* Idle spin, in cycles; read by workers, changed by the main thread. */
 static _Atomic bool spin_adaptive;
 static _Atomic uint64_t spin_bound, spin_bound_syscalls;
-static uint64_t syscall_poll_cycles;
+static uint64_t cycles_per_usec, syscall_poll_cycles;
 
 static void *worker_main(void *arg);
 
@@ -110,11 +116,10 @@ uint64_t cycles_hz(void)
 
 void workers_set_idle_spin(int usec)
 {
-	uint64_t per_usec = cycles_hz() / 1000000;
-
 	atomic_store(&spin_adaptive, usec < 0);
-	atomic_store(&spin_bound, (usec < 0 ? SPIN_BOUND_USEC : usec) * per_usec);
-	atomic_store(&spin_bound_syscalls, (usec < 0 ? SPIN_BOUND_SYSCALLS_USEC : usec) * per_usec);
+	atomic_store(&spin_bound, (usec < 0 ? SPIN_BOUND_USEC : usec) * cycles_per_usec);
+	atomic_store(&spin_bound_syscalls,
+		     (usec < 0 ? SPIN_BOUND_SYSCALLS_USEC : usec) * cycles_per_usec);
 }
 
 static int worker_init(struct worker *worker, unsigned id, int cpu)
@@ -150,7 +155,8 @@ int workers_start(const struct worker_config *config)
 	if (!workers)
 		return -ENOMEM;
 	memset(workers, 0, config->count * sizeof(*workers));
-	syscall_poll_cycles = cycles_hz() / 1000000 * SYSCALL_POLL_USEC;
+	cycles_per_usec = cycles_hz() / 1000000;
+	syscall_poll_cycles = cycles_per_usec * SYSCALL_POLL_USEC;
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
 
@@ -403,6 +409,31 @@ static void worker_flush(struct worker *worker)
 	worker->flush_count = 0;
 }
 
+static void deliver(struct port *in, struct pkt **pkts, unsigned n)
+{
+	bridge_forward(in, pkts, n);
+	worker_complete(worker_self);
+}
+
+static const struct lro_ops lro_ops = { .takes = bridge_takes, .deliver = deliver };
+
+int worker_set_lro(struct port *port, const struct lro_config *config)
+{
+	int err = 0;
+
+	workers_pause();
+	for (unsigned i = 0; i < port->queues && !err; i++) {
+		if (!port->lro[i])
+			port->lro[i] = lro_new(port, &lro_ops);
+		if (!port->lro[i])
+			err = -ENOMEM;
+	}
+	for (unsigned i = 0; i < port->queues && !err; i++)
+		lro_configure(port->lro[i], config);
+	workers_resume();
+	return err;
+}
+
 /* Poll every queue once. Returns the number of packets taken in. */
 static unsigned worker_round(struct worker *worker)
 {
@@ -418,18 +449,21 @@ static unsigned worker_round(struct worker *worker)
 
 		uint64_t bytes = port->stats[worker->id].recv_bytes;
 		unsigned n = port->ops->recv(port, queue->queue, pkts, PKT_BURST);
+		struct lro *lro = port->lro[queue->queue];
 
-		if (n == 0) {
+		if (n == 0)
 			queue->poll_after = worker->profile.last + syscall_poll_cycles;
-			if (unlikely(worker->done_count > 0))
-				worker_complete(worker);
+		if (lro)
+			lro_poll(lro, pkts, n, worker->profile.last);
+		else if (n > 0)
+			bridge_forward(port, pkts, n);
+		if (worker->done_count > 0)
+			worker_complete(worker);
+		if (n == 0)
 			continue;
-		}
 		worker->bytes += port->stats[worker->id].recv_bytes - bytes;
 		worker->bursts++;
 		total += n;
-		bridge_forward(port, pkts, n);
-		worker_complete(worker);
 		profile_mark(&worker->profile, STAGE_CHANNEL);
 	}
 	worker->rounds++;
@@ -458,12 +492,36 @@ static bool worker_arm(struct worker *worker)
 	return true;
 }
 
-static void worker_sleep(struct worker *worker)
+/* Send on what is held back, as far as that waits for polls, or all. When the rest is due (TSC). */
+static uint64_t worker_release(struct worker *worker, bool all)
+{
+	uint64_t due = UINT64_MAX;
+
+	for (unsigned i = 0; i < worker->queue_count; i++) {
+		struct lro *lro = worker->queues[i].port->lro[worker->queues[i].queue];
+		uint64_t its = lro ? lro_due(lro) : UINT64_MAX;
+
+		if (its == 0 || (all && lro))
+			lro_flush(lro, worker->profile.last);
+		else if (its < due)
+			due = its;
+	}
+	if (worker->flush_count > 0)
+		worker_flush(worker);
+	return due;
+}
+
+/* Sleep until there is work, or until due (TSC). */
+static void worker_sleep(struct worker *worker, uint64_t due)
 {
 	struct epoll_event events[EPOLL_EVENTS];
+	struct timespec timeout = { 0 };
 
+	if (due != UINT64_MAX && due > worker->profile.last)
+		timeout.tv_nsec = (due - worker->profile.last) * 1000 / cycles_per_usec;
 	worker->sleeps++;
-	int n = epoll_wait(worker->epoll_fd, events, EPOLL_EVENTS, -1);
+	int n = epoll_pwait2(worker->epoll_fd, events, EPOLL_EVENTS,
+			     due == UINT64_MAX ? NULL : &timeout, NULL);
 
 	for (int i = 0; i < n; i++) {
 		struct port *port = events[i].data.ptr;
@@ -520,10 +578,12 @@ static void *worker_main(void *arg)
 
 	worker_self = worker;
 	worker_pin(worker);
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NSEC); /* naps that LRO asks for are short */
 	profile->last = cycles_now();
 
 	while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
 		if (unlikely(atomic_load_explicit(&pausing, memory_order_relaxed))) {
+			worker_release(worker, true);
 			worker_park(worker);
 			profile_mark(profile, STAGE_IDLE);
 		}
@@ -543,11 +603,16 @@ static void *worker_main(void *arg)
 			idle_from = before;
 		}
 		profile_mark(profile, STAGE_IDLE);
-		if (profile->last - idle_from < worker->spin_cycles || !worker_arm(worker))
+		if (profile->last - idle_from < worker->spin_cycles)
+			continue;
+
+		uint64_t due = worker_release(worker, false);
+
+		if (due <= profile->last || !worker_arm(worker))
 			continue;
 		worker->spins_lost += !slept && worker->spin_cycles > 0;
 		slept = true;
-		worker_sleep(worker);
+		worker_sleep(worker, due);
 		profile_mark(profile, STAGE_IDLE);
 	}
 	return NULL;

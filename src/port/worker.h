@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "offload/lro.h"
 #include "pkt/pkt.h"
 #include "port/port.h"
 #include "port/profile.h"
@@ -94,6 +95,11 @@ void worker_detach(struct port *port);
 /* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker;
  * edge-triggered, never read by the worker; stays the caller's. While paused. */
 int worker_watch(struct port *port, unsigned queue, int fd);
+/*
+ * Merge what a registered port's queues receive, or no longer (lro.h); also at run time. Lasts until
+ * port_unregister(). 0 or -ENOMEM, then nothing has changed.
+ */
+int worker_set_lro(struct port *port, const struct lro_config *config);
 
 /* For ports, on a worker: remember to flush(port) at the end of this round. */
 static inline void worker_need_flush(struct worker *worker, struct port *port)

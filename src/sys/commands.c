@@ -43,15 +43,17 @@ struct settings {
 typedef int command_fn(const struct conf_value *values, json_t **result, struct error *error);
 typedef json_t *show_fn(void);
 
-static command_fn bridge_add, bridge_del, uplink_add, uplink_del, guest_add, guest_set, guest_del;
-static command_fn fdb_add, fdb_del, fdb_show, stats_show, profile;
+static command_fn bridge_add, bridge_del, uplink_add, uplink_set, uplink_del;
+static command_fn guest_add, guest_set, guest_del;
+static command_fn fdb_add, fdb_del, fdb_show, stats_show, lro_show, profile;
 static int set(const struct conf_value *values, bool at_start, struct error *error);
 
 static command_fn *const functions[CMD_COUNT] = {
 	[CMD_BRIDGE_ADD] = bridge_add, [CMD_BRIDGE_DEL] = bridge_del, [CMD_UPLINK_ADD] = uplink_add,
-	[CMD_UPLINK_DEL] = uplink_del, [CMD_GUEST_ADD] = guest_add,   [CMD_GUEST_SET] = guest_set,
-	[CMD_GUEST_DEL] = guest_del,   [CMD_FDB_ADD] = fdb_add,       [CMD_FDB_DEL] = fdb_del,
-	[CMD_SHOW_FDB] = fdb_show,     [CMD_SHOW_STATS] = stats_show, [CMD_PROFILE] = profile,
+	[CMD_UPLINK_SET] = uplink_set, [CMD_SHOW_LRO] = lro_show,     [CMD_UPLINK_DEL] = uplink_del,
+	[CMD_GUEST_ADD] = guest_add,   [CMD_GUEST_SET] = guest_set,   [CMD_GUEST_DEL] = guest_del,
+	[CMD_FDB_ADD] = fdb_add,       [CMD_FDB_DEL] = fdb_del,       [CMD_SHOW_FDB] = fdb_show,
+	[CMD_SHOW_STATS] = stats_show, [CMD_PROFILE] = profile,
 };
 
 /* Those that take no argument and cannot fail. */
@@ -330,9 +332,40 @@ static int af_xdp_add(const struct conf_value *values, struct port **port, struc
 	return af_xdp_open(&config, port, error);
 }
 
+/* Have a port merge what it receives as config says, but for what lro= and bo= (if any) say. */
+static int lro_apply(struct port *port, struct lro_config config, const struct conf_value *lro,
+		     const struct conf_value *bo, struct error *error)
+{
+	int err;
+
+	if (lro->given) {
+		config.mode = (enum lro_mode)lro->number;
+		config.value = (unsigned)lro->list[0];
+	}
+	if (bo && bo->given)
+		config.linear = bo->number == BO_OFF;
+	if (config.mode == LRO_OFF && !config.linear && !port->lro[0])
+		return 0;
+	err = worker_set_lro(port, &config);
+	return err ? fail(error, err, "out of memory for lro=%s", lro->text) : 0;
+}
+
+/* The same for a port that exists: what is not said stays as it is. */
+static int lro_change(struct port *port, const struct conf_value *lro, const struct conf_value *bo,
+		      struct error *error)
+{
+	struct lro_config config = { 0 };
+
+	if (port->lro[0])
+		config = *lro_settings(port->lro[0]);
+	return lro_apply(port, config, lro, bo, error);
+}
+
 static int uplink_add(const struct conf_value *values, json_t **result, struct error *error)
 {
 	bool xdp = values[UPLINK_AF_XDP].given;
+	/* The kernel merges what it receives before other uplinks see it. */
+	const struct lro_config lro = { .mode = xdp ? LRO_AUTO : LRO_OFF };
 	struct bridge *bridge;
 	struct port *port;
 	int err;
@@ -351,7 +384,23 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 		err = af_xdp_add(values, &port, error);
 	else
 		err = af_packet_add(values, &port, error);
-	return err ? err : port_join(port, bridge, error);
+	if (err)
+		return err;
+	err = lro_apply(port, lro, &values[UPLINK_LRO], &values[UPLINK_BO], error);
+	if (err) {
+		port_remove(port);
+		return err;
+	}
+	return port_join(port, bridge, error);
+}
+
+static int uplink_set(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct port *port = port_find_kind(values[ARG_NAME].text, true, error);
+
+	if (!port)
+		return -ENOENT;
+	return lro_change(port, &values[UPLINK_SET_LRO], &values[UPLINK_SET_BO], error);
 }
 
 static int uplink_del(const struct conf_value *values, json_t **result, struct error *error)
@@ -396,7 +445,14 @@ static int guest_add(const struct conf_value *values, json_t **result, struct er
 	if (err)
 		return err;
 	err = vhost_user_open(&config, &port, error);
-	return err ? err : port_join(port, bridge, error);
+	if (err)
+		return err;
+	err = lro_change(port, &values[GUEST_LRO], NULL, error);
+	if (err) {
+		port_remove(port);
+		return err;
+	}
+	return port_join(port, bridge, error);
 }
 
 static int guest_del(const struct conf_value *values, json_t **result, struct error *error)
@@ -456,7 +512,7 @@ static int guest_set(const struct conf_value *values, json_t **result, struct er
 		bridge_settings_changed();
 	}
 	workers_resume();
-	return err;
+	return err ? err : lro_change(port, &values[GUEST_SET_LRO], NULL, error);
 }
 
 static int fdb_add(const struct conf_value *values, json_t **result, struct error *error)
@@ -503,6 +559,17 @@ static int stats_show(const struct conf_value *values, json_t **result, struct e
 	if (name && !port)
 		return -ENOENT;
 	*result = show_stats(port);
+	return 0;
+}
+
+static int lro_show(const struct conf_value *values, json_t **result, struct error *error)
+{
+	const char *name = values[SHOW_ONE].text;
+	struct port *port = name ? port_find(name, error) : NULL;
+
+	if (name && !port)
+		return -ENOENT;
+	*result = show_lro(port);
 	return 0;
 }
 

@@ -24,6 +24,7 @@
 
 #include <jansson.h>
 
+#include "offload/lro.h"
 #include "port/port.h"
 
 enum { WORDS_MAX = 32, NEAR_BYTES = 32, HINT_BYTES = 256 };
@@ -432,6 +433,34 @@ static bool cpus_parse(const char *text, struct conf_value *value)
 	return value->list_count > 0;
 }
 
+/* "off", "poll", "every:K", "usec:T" or "auto": the mode, and its number in list[0]. */
+static bool lro_parse(const char *text, struct conf_value *value)
+{
+	static const struct {
+		const char *word;
+		int max; /* of the number behind a colon; 0: there is none */
+	} modes[] = {
+		[LRO_OFF] = { "off" },
+		[LRO_POLL] = { "poll" },
+		[LRO_EVERY] = { "every", LRO_EVERY_MAX },
+		[LRO_USEC] = { "usec", LRO_USEC_MAX },
+		[LRO_AUTO] = { "auto" },
+	};
+	size_t len = strcspn(text, ":");
+
+	for (value->number = 0; value->number <= LRO_AUTO; value->number++) {
+		int max = modes[value->number].max;
+
+		if (strlen(modes[value->number].word) != len ||
+		    strncmp(modes[value->number].word, text, len) != 0)
+			continue;
+		if (!max)
+			return !text[len];
+		return text[len] && number_parse(text + len + 1, 1, max, &value->list[0]);
+	}
+	return false;
+}
+
 /* Check text by the argument's type; false: hint (HINT_BYTES) says what would be right. */
 static bool value_parse(const struct conf_arg *arg, const char *text, struct conf_value *value,
 			char *hint)
@@ -484,6 +513,11 @@ static bool value_parse(const struct conf_arg *arg, const char *text, struct con
 			return true;
 		}
 		return number_parse(text, 0, arg->max, &value->number);
+	case CONF_LRO:
+		snprintf(hint, HINT_BYTES,
+			 "give off, poll, auto, every:K (polls, up to %d) or usec:T (up to %d)",
+			 LRO_EVERY_MAX, LRO_USEC_MAX);
+		return lro_parse(text, value);
 	case CONF_TYPES:
 		break;
 	}
@@ -558,6 +592,7 @@ static void arg_usage(const struct conf_arg *arg, char *buf, size_t size)
 		[CONF_MODE] = "0660",
 		[CONF_CPUS] = "0,1,...",
 		[CONF_SPIN] = "auto|off|USEC",
+		[CONF_LRO] = "off|poll|every:K|usec:T|auto",
 	};
 	const char *value = arg->shown     ? arg->shown
 			    : arg->choices ? arg->choices

@@ -31,6 +31,7 @@ enum conf_type {
 	CONF_MODE,   /* octal permissions: number */
 	CONF_CPUS,   /* "0,2-3": list and list_count */
 	CONF_SPIN,   /* "auto": number -1; "off": 0; else microseconds up to max */
+	CONF_LRO,    /* number is the enum lro_mode, list[0] its value */
 	CONF_TYPES
 };
 
@@ -60,6 +61,7 @@ enum conf_command_id {
 	CMD_BRIDGE_ADD,
 	CMD_BRIDGE_DEL,
 	CMD_UPLINK_ADD,
+	CMD_UPLINK_SET,
 	CMD_UPLINK_DEL,
 	CMD_GUEST_ADD,
 	CMD_GUEST_SET,
@@ -72,13 +74,14 @@ enum conf_command_id {
 	CMD_SHOW_GUESTS,
 	CMD_SHOW_FDB,
 	CMD_SHOW_STATS,
+	CMD_SHOW_LRO,
 	CMD_SHOW_WORKERS,
 	CMD_PROFILE,
 	CMD_HELP,
 	CMD_COUNT
 };
 
-enum { ARG_NAME }; /* of every add, del and guest set */
+enum { ARG_NAME }; /* of every add, set and del */
 enum { SET_WORKERS, SET_CPUS, SET_IDLE_SPIN };
 enum { BRIDGE_AGEING = ARG_NAME + 1, BRIDGE_FDB_MAX, BRIDGE_TOO_BIG };
 enum {
@@ -90,8 +93,11 @@ enum {
 	UPLINK_MTU,
 	UPLINK_OFFLOAD,
 	UPLINK_XDP_MODE,
+	UPLINK_LRO,
+	UPLINK_BO,
 	UPLINK_BRIDGE
 };
+enum { UPLINK_SET_LRO = ARG_NAME + 1, UPLINK_SET_BO };
 enum {
 	GUEST_VHOST_USER = ARG_NAME + 1,
 	GUEST_CLIENT,
@@ -102,15 +108,17 @@ enum {
 	GUEST_ISOLATED,
 	GUEST_MODE,
 	GUEST_OFFLOAD,
+	GUEST_LRO,
 	GUEST_BRIDGE
 };
-enum { GUEST_SET_ISOLATED = ARG_NAME + 1, GUEST_SET_SPOOF, GUEST_SET_MAC };
+enum { GUEST_SET_ISOLATED = ARG_NAME + 1, GUEST_SET_SPOOF, GUEST_SET_MAC, GUEST_SET_LRO };
 enum { FDB_BRIDGE, FDB_MAC, FDB_PORT };
-enum { SHOW_ONE }; /* show fdb: bridge, show stats: port */
+enum { SHOW_ONE }; /* show fdb: bridge, show stats and lro: port */
 enum { PROFILE_RESET };
 
 enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
+enum { BO_OFF, BO_ON };                                            /* of bo= */
 enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */
 
 struct conf_value {

@@ -15,6 +15,8 @@
 #define MAC               { OPTION("mac", CONF_MAC) }
 #define SPOOF             { OPTION("spoof", CONF_CHOICE), .choices = "off|strict" }
 #define SWITCH(key)       { OPTION(key, CONF_SWITCH) }
+#define LRO               { OPTION("lro", CONF_LRO) }
+#define BO                { OPTION("bo", CONF_CHOICE), .choices = "off|on" }
 
 const struct conf_command conf_commands[CMD_COUNT] = {
 	[CMD_SET] = {
@@ -61,7 +63,19 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 					     .choices = "none|csum|csum+sg|all" },
 			[UPLINK_XDP_MODE] = { OPTION("xdp-mode", CONF_CHOICE),
 					      .choices = "auto|native|skb" },
+			[UPLINK_LRO] = LRO,
+			[UPLINK_BO] = BO,
 			[UPLINK_BRIDGE] = BRIDGE,
+		},
+	},
+	[CMD_UPLINK_SET] = {
+		.words = "uplink set",
+		.help = "change how an uplink merges what it receives",
+		.needs_option = true,
+		.args = {
+			[ARG_NAME] = NAME("NAME"),
+			[UPLINK_SET_LRO] = LRO,
+			[UPLINK_SET_BO] = BO,
 		},
 	},
 	[CMD_UPLINK_DEL] = {
@@ -84,6 +98,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[GUEST_ISOLATED] = SWITCH("isolated"),
 			[GUEST_MODE] = { OPTION("mode", CONF_MODE) },
 			[GUEST_OFFLOAD] = { OPTION("offload", CONF_CHOICE), .choices = "off|on" },
+			[GUEST_LRO] = LRO,
 			[GUEST_BRIDGE] = BRIDGE,
 		},
 	},
@@ -96,6 +111,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[GUEST_SET_ISOLATED] = SWITCH("isolated"),
 			[GUEST_SET_SPOOF] = SPOOF,
 			[GUEST_SET_MAC] = MAC,
+			[GUEST_SET_LRO] = LRO,
 		},
 	},
 	[CMD_GUEST_DEL] = {
@@ -144,6 +160,11 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 	[CMD_SHOW_STATS] = {
 		.words = "show stats",
 		.help = "counters of every port, every dropped packet under its reason",
+		.args = { [SHOW_ONE] = { OPTION("PORT", CONF_NAME), .positional = true } },
+	},
+	[CMD_SHOW_LRO] = {
+		.words = "show lro",
+		.help = "how received packets are merged, how far, why not further, and the delay it adds",
 		.args = { [SHOW_ONE] = { OPTION("PORT", CONF_NAME), .positional = true } },
 	},
 	[CMD_SHOW_WORKERS] = {

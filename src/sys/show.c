@@ -242,6 +242,91 @@ json_t *show_stats(const struct port *only)
 	return list;
 }
 
+static void lro_sum(const struct port *port, struct lro_stats *sum)
+{
+	memset(sum, 0, sizeof(*sum));
+	for (unsigned i = 0; i < port->queues && port->lro[i]; i++) {
+		const struct lro_stats *one = lro_stats(port->lro[i]);
+
+		sum->segments += READ(one->segments);
+		sum->packets += READ(one->packets);
+		sum->aggregates += READ(one->aggregates);
+		for (unsigned j = 0; j < LRO_REASON_COUNT; j++)
+			sum->flushed[j] += READ(one->flushed[j]);
+		for (unsigned j = 0; j < LRO_DELAY_BUCKETS; j++)
+			sum->delay[j] += READ(one->delay[j]);
+		if (READ(one->delay_max) > sum->delay_max)
+			sum->delay_max = READ(one->delay_max);
+	}
+}
+
+/* The delay, ns, that a share of what was held did not exceed; null if nothing was held. */
+static json_t *delay_percentile(const struct lro_stats *stats, double share)
+{
+	uint64_t all = 0, so_far = 0;
+	unsigned bucket = 0;
+
+	for (unsigned i = 0; i < LRO_DELAY_BUCKETS; i++)
+		all += stats->delay[i];
+	if (all == 0)
+		return json_null();
+	for (so_far = stats->delay[0]; (double)so_far < share * (double)all;)
+		so_far += stats->delay[++bucket];
+
+	uint64_t bound = lro_delay_bound(bucket);
+
+	return json_integer((json_int_t)(bound < stats->delay_max ? bound : stats->delay_max));
+}
+
+static json_t *lro_mode_json(const struct lro_config *config)
+{
+	static const char *const modes[] = {
+		[LRO_OFF] = "off",      [LRO_POLL] = "poll", [LRO_EVERY] = "every:%u",
+		[LRO_USEC] = "usec:%u", [LRO_AUTO] = "auto",
+	};
+
+	return json_sprintf(modes[config->mode], config->value);
+}
+
+static void lro_row(json_t *row, const struct port *port)
+{
+	static const char *const reasons[] = {
+#define X(name, text) #name,
+		LRO_REASONS(X)
+#undef X
+	};
+	const struct lro_config off = { 0 };
+	const struct lro_config *config = port->lro[0] ? lro_settings(port->lro[0]) : &off;
+	json_t *flushed = json_object();
+	struct lro_stats sum;
+
+	lro_sum(port, &sum);
+	put_text(row, "name", port->name);
+	put(row, "lro", lro_mode_json(config));
+	put_text(row, "bo", config->linear ? "off" : "on");
+	put_count(row, "segments", sum.segments);
+	put_count(row, "packets", sum.packets);
+	put_count(row, "aggregates", sum.aggregates);
+	put_ratio(row, "rate", sum.segments, sum.packets);
+	for (unsigned i = 0; i < LRO_REASON_COUNT; i++)
+		put_count(flushed, reasons[i], sum.flushed[i]);
+	put(row, "flushed", flushed);
+	put(row, "delay_p50_ns", delay_percentile(&sum, 0.50));
+	put(row, "delay_p99_ns", delay_percentile(&sum, 0.99));
+	put_count(row, "delay_max_ns", sum.delay_max);
+}
+
+json_t *show_lro(const struct port *only)
+{
+	json_t *list = json_array();
+
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		if (only ? port == only : port->lro[0] != NULL)
+			lro_row(add_row(list), port);
+	}
+	return list;
+}
+
 json_t *show_workers(void)
 {
 	const double cycles_per_usec = (double)cycles_hz() / 1e6;

@@ -17,6 +17,8 @@ json_t *show_guests(void);
 json_t *show_fdb(const struct bridge *bridge);
 /* One port, or NULL: all. */
 json_t *show_stats(const struct port *port);
+/* One port, or NULL: all that merge, or did. */
+json_t *show_lro(const struct port *port);
 json_t *show_workers(void);
 /* Cycles by stage of all workers since they started, or since profile_reset(). */
 json_t *show_profile(void);

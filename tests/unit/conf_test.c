@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "offload/lro.h"
 #include "sys/conf.h"
 
 #include <cmocka.h> /* last: it has a fail() of its own */
@@ -96,6 +97,37 @@ static void cpu_lists(void **state)
 	assert_int_equal(parse("set cpus=0-63", CMD_SET)[SET_CPUS].list_count, 64);
 }
 
+static void lro(void **state)
+{
+	static const struct {
+		const char *text;
+		enum lro_mode mode;
+		int value;
+	} right[] = {
+		{ "off", LRO_OFF, 0 },
+		{ "poll", LRO_POLL, 0 },
+		{ "every:2", LRO_EVERY, 2 },
+		{ "every:1000", LRO_EVERY, 1000 },
+		{ "usec:10000", LRO_USEC, 10000 },
+		{ "auto", LRO_AUTO, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+		char line[64];
+
+		snprintf(line, sizeof(line), "uplink set wire lro=%s", right[i].text);
+
+		const struct conf_value *value = &parse(line, CMD_UPLINK_SET)[UPLINK_SET_LRO];
+
+		assert_int_equal(value->number, right[i].mode);
+		assert_int_equal(value->list[0], right[i].value);
+	}
+	assert_int_equal(parse("uplink set wire bo=off", CMD_UPLINK_SET)[UPLINK_SET_BO].number,
+			 BO_OFF);
+	assert_int_equal(parse("guest set web lro=poll", CMD_GUEST_SET)[GUEST_SET_LRO].number,
+			 LRO_POLL);
+}
+
 static void idle_spin(void **state)
 {
 	assert_int_equal(parse("set idle-spin=auto", CMD_SET)[SET_IDLE_SPIN].number, -1);
@@ -178,6 +210,18 @@ static void mistakes(void **state)
 		{ "set cpus=0,", "set: cpus=0,: give up to 64 CPU numbers, like 0,1 or 2-5" },
 		{ "set cpus=3-1", "set: cpus=3-1: give up to 64 CPU numbers, like 0,1 or 2-5" },
 		{ "set cpus=0-64", "set: cpus=0-64: give up to 64 CPU numbers, like 0,1 or 2-5" },
+		{ "uplink set wire",
+		  "uplink set: nothing to set: "
+		  "uplink set NAME [lro=off|poll|every:K|usec:T|auto] [bo=off|on]" },
+		{ "uplink set wire lro=every",
+		  "uplink set: lro=every: give off, poll, auto, every:K (polls, up to 1000) "
+		  "or usec:T (up to 10000)" },
+		{ "uplink set wire lro=usec:10001",
+		  "uplink set: lro=usec:10001: give off, poll, auto, every:K (polls, up to 1000) "
+		  "or usec:T (up to 10000)" },
+		{ "uplink set wire lro=auto:1",
+		  "uplink set: lro=auto:1: give off, poll, auto, every:K (polls, up to 1000) "
+		  "or usec:T (up to 10000)" },
 		{ "set idle-spin=fast",
 		  "set: idle-spin=fast: give auto, off or microseconds up to 1000000" },
 		{ "profile restet", "profile: 'restet': give reset" },
@@ -282,6 +326,7 @@ int main(void)
 		cmocka_unit_test(quotes),
 		cmocka_unit_test(a_port_may_be_called_like_an_option),
 		cmocka_unit_test(cpu_lists),
+		cmocka_unit_test(lro),
 		cmocka_unit_test(idle_spin),
 		cmocka_unit_test(optional_words),
 		cmocka_unit_test(mistakes),
