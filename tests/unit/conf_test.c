@@ -204,7 +204,8 @@ static void mistakes(void **state)
 		  "fdb add: '1:2:3': give the address of one station, like 52:54:00:12:34:56 "
 		  "(no group address, not zero)" },
 		{ "guest set web", "guest set: nothing to set: guest set NAME [isolated[=on|off]] "
-				   "[spoof=off|strict] [mac=MAC]" },
+				   "[spoof=off|strict] [mac=MAC] "
+				   "[lro=off|poll|every:K|usec:T|auto]" },
 		{ "set",
 		  "set: nothing to set: set [workers=N] [cpus=0,1,...] [idle-spin=auto|off|USEC]" },
 		{ "set cpus=0,", "set: cpus=0,: give up to 64 CPU numbers, like 0,1 or 2-5" },
@@ -310,7 +311,8 @@ static void usage(void **state)
 	assert_string_equal(
 		text, "uplink add NAME (tap=IFNAME | af-packet=IFNAME | af-xdp=IFNAME) "
 		      "[netns=NAME|PATH] [queues=N] [mtu=BYTES] [offload=none|csum|csum+sg|all] "
-		      "[xdp-mode=auto|native|skb] bridge=BRIDGE");
+		      "[xdp-mode=auto|native|skb] [lro=off|poll|every:K|usec:T|auto] "
+		      "[bo=off|on] bridge=BRIDGE");
 	conf_usage(&conf_commands[CMD_PROFILE], text, sizeof(text));
 	assert_string_equal(text, "profile [reset]");
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, 8); /* cut, not overrun */
