@@ -18,16 +18,15 @@
  *      its first one, while the odds are even or better;
  *      leaves otherwise, for the flow rests.
  *
- * A wait in vain that would have succeeded within 50 us makes the gap what that would have taken: a
- * steady stream of one segment every 20 us, say, is caught the second time. A flow rests for 8
- * times that the next segment comes within 50 us; then it has one more try, and each one in vain
- * doubles the next rest, up to 1024, until a wait succeeds. For what is merely seen must not count as
- * what was tried: a sender that stops for acknowledgements looks like a stream as long as nobody
- * waits for it. What comes at longer distances never ends the rest.
+ * A resting flow still learns its gap. It rests for 8 times that the next segment comes within 50
+ * us; then it has one more try, and each one in vain doubles the next rest, up to 1024, until a wait
+ * succeeds. For what is merely seen must not count as what was tried: a sender that stops for
+ * acknowledgements looks like a stream as long as nobody waits for it. What comes at longer distances
+ * never ends the rest.
  *
  * So bulk traffic is held until its packets are full, and where it pauses that costs a few of its
- * own gaps; a flow for which all waits are in vain loses two of them when it starts, and later one
- * in 8, then 16 .. 1024.
+ * own gaps; a steady stream of a segment every 12 us, say, leaves 16 at a time. A flow for which all
+ * waits are in vain loses two of them when it starts, and later one in 8, then 16 .. 1024.
  */
 #include "offload/lro_law.h"
 
@@ -63,11 +62,9 @@ void lro_law_start(struct lro_law *law, const struct lro_law_times *times)
 	};
 }
 
-static void learn_in_vain(struct lro_law *law, const struct lro_law_times *times, uint64_t gap)
+static void learn_in_vain(struct lro_law *law)
 {
 	law->odds -= law->odds / 8;
-	if (gap <= times->wait_max && gap > law->gap)
-		law->gap = gap;
 	if (law->odds >= ODDS_EVEN)
 		return;
 	law->rest = law->rest_next;
@@ -79,7 +76,7 @@ void lro_law_learn(struct lro_law *law, const struct lro_law_times *times,
 		   enum lro_law_outcome outcome, uint64_t gap)
 {
 	if (outcome == LRO_LAW_IN_VAIN) {
-		learn_in_vain(law, times, gap);
+		learn_in_vain(law);
 		return;
 	}
 	if (gap > times->wait_max)
