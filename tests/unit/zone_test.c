@@ -2,8 +2,10 @@
 /* Zones: ids and addresses, what pages they are made of, and what those who got them can do. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_xdp.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -259,6 +261,30 @@ static void tells_what_pages_it_got(void **state)
 				      zone_backing_name(zone->backing));
 			zone_space_fini(&space);
 		}
+	}
+}
+
+/* An AF_XDP socket takes a row of zones as its frames (they are pinned, and written by the kernel),
+ * sealed against everybody else as they are. */
+static void zones_can_be_an_umem(void **state)
+{
+	for (enum zone_backing best = ZONE_SMALL_PAGES; best <= ZONE_HUGETLB; best++) {
+		struct zone_space space = space_of(2, best);
+		struct zone *first = create(&space, 2, ZONE_READ_ONLY);
+		struct xdp_umem_reg umem = {
+			.addr = (uintptr_t)first->base,
+			.len = 2UL * ZONE_SIZE,
+			.chunk_size = 2048,
+		};
+		int fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+		if (fd < 0) {
+			zone_space_fini(&space);
+			skip(); /* no privilege, or no AF_XDP in this kernel */
+		}
+		assert_int_equal(setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &umem, sizeof(umem)), 0);
+		close(fd);
+		zone_space_fini(&space);
 	}
 }
 
@@ -521,6 +547,7 @@ int main(void)
 		cmocka_unit_test(references_keep_it),
 		cmocka_unit_test(failure_leaves_nothing),
 		cmocka_unit_test(tells_what_pages_it_got),
+		cmocka_unit_test(zones_can_be_an_umem),
 		cmocka_unit_test(readers_cannot_write),
 		cmocka_unit_test(writers_cannot_shrink_it),
 		cmocka_unit_test(read_only_descriptors_are_for_the_honest),
