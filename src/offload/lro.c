@@ -70,6 +70,7 @@ struct lro {
 	struct lro_stats stats;
 	uint64_t now;
 	uint64_t due;             /* auto: nothing that is held leaves earlier */
+	struct flow *recent;      /* found last: the first to look at */
 	struct flow *held_oldest; /* in order of first */
 	struct flow *held_newest;
 	unsigned held;  /* segments */
@@ -121,6 +122,7 @@ void lro_configure(struct lro *lro, const struct lro_config *config)
 	memset(lro->refusals, 0, sizeof(lro->refusals));
 	memset(lro->hashes, 0, sizeof(lro->hashes));
 	memset(lro->flows, 0, sizeof(lro->flows));
+	lro->recent = lro->flows;
 }
 
 const struct lro_config *lro_settings(const struct lro *lro)
@@ -302,14 +304,18 @@ static unsigned set_of(uint32_t hash)
 
 static struct flow *flow_find(struct lro *lro, struct pkt *pkt)
 {
-	uint32_t hash = headers_flow_hash(pkt);
-	unsigned at = set_of(hash);
+	struct flow *flow = lro->recent;
+	uint32_t hash;
 
-	for (unsigned way = 0; way < WAYS; way++, at++) {
-		struct flow *flow = &lro->flows[at];
-
-		if (lro->hashes[at] == hash && likely(lro_same_flow(&flow->aggregate, pkt)))
+	if (likely(lro_same_flow(&flow->aggregate, pkt)))
+		return flow;
+	hash = headers_flow_hash(pkt);
+	for (unsigned at = set_of(hash), end = at + WAYS; at < end; at++) {
+		flow = &lro->flows[at];
+		if (lro->hashes[at] == hash && likely(lro_same_flow(&flow->aggregate, pkt))) {
+			lro->recent = flow;
 			return flow;
+		}
 	}
 	return NULL;
 }

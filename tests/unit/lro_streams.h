@@ -377,6 +377,8 @@ static inline uint8_t deviant_flags(const struct stream *stream, enum deviation 
 
 static inline uint32_t deviant_payload(const struct stream *stream, enum deviation what)
 {
+	uint32_t more = stream->mss + 1 + stream->seq % stream->mss;
+
 	switch (what) {
 	case DEVIATE_KEEPALIVE:
 	case DEVIATE_TINY:
@@ -389,7 +391,7 @@ static inline uint32_t deviant_payload(const struct stream *stream, enum deviati
 	case DEVIATE_LONG:
 		return stream->mss + 1;
 	case DEVIATE_GSO:
-		return stream->mss + 1 + stream->seq % stream->mss;
+		return more < 65000 ? more : 65000;
 	default:
 		return stream->mss;
 	}

@@ -445,9 +445,12 @@ static inline void world_poll(uint64_t later)
 /* The worker goes to sleep as long as it may: something leaves when it is due, nothing before. */
 static inline void world_sleep(void)
 {
-	uint64_t due = lro_due(world.lro);
-	uint64_t before = world.packets;
+	uint64_t due, before;
 
+	if (world.count)
+		world_poll(0);
+	due = lro_due(world.lro);
+	before = world.packets;
 	if (due == 0) {
 		lro_flush(world.lro, world.now);
 		HOLDS(!world.oldest);
