@@ -11,21 +11,18 @@ a wire's NIC that can do less and less, and with a NIC that offers no offloads a
 high sends to each wire in turn (configurations none, csum, csum-sg, all); low sends to wire all (guest-none). One TCP
 stream by sendfile(), as in the paper.
 
-Theory of operation. The paper measures how much one saturated CPU, which runs guest, driver domain and hypervisor,
-gets out to clients that have CPUs of their own. So here one CPU is the host, with the guests and vifd on it, and
-another one is all the wires: their iperf3, and also (receive packet steering) their kernel's receive path, which would
-otherwise run inside vifd's write() to the TAP and be counted as vifd's.
+Theory of operation. The paper measures how much one saturated CPU gets out (cpus.py). One CPU is the host, with the guests
+and vifd on it, and another one is all the wires: their iperf3, and also (receive packet steering) their kernel's
+receive path, which would otherwise run inside vifd's write() to the TAP and be counted as vifd's.
 """
 import concurrent.futures
-import os
-import shlex
 import statistics
 from collections import namedtuple
-from pathlib import Path
 
+from cpus import HOST_CPU, WIRE_CPU, PinnedNetns, cpu_ticks, need_two_cpus
 from lib.guest import Guest, GuestError, accelerator, build_image
 from lib.traffic import measure, serve
-from lib.vifd import Netns, Vifd
+from lib.vifd import Vifd
 from rows import interleave, row
 
 TITLE = "Figure 7 (M30): guest to wire, high-level NIC over wires of different offloads, and low-level NIC (guest-none)"
@@ -35,21 +32,12 @@ BASE = "guest-none"
 WIRES = {"none": ("none", 1461), "csum": ("csum", 1461), "csum-sg": ("csum+sg", 2007), "all": ("all", 2794)}
 PAPER = {BASE: 750, **{config: mbps for config, (_, mbps) in WIRES.items()}}
 
-HOST_CPU, WIRE_CPU = 0, 1
-
 NOTES = ("throughput: what one TCP stream delivers; the guest and vifd share a CPU, the wire has another.",
          "cpu_per_byte: CPU time of the whole vifd process for each byte delivered. The paper does not give it.",
          "A TAP takes each frame by a system call that copies it, so that scatter/gather saves less here than on a NIC.")
 EMULATED = ("No KVM that works here: the guest's CPU is emulated, and what the guest does costs many times what it would.",
             "So guest-none, where the guest does most, comes out too slow beside the others, and these are closer",
             "together than they would be. cpu_per_byte is of vifd, which is not emulated.")
-
-
-class PinnedNetns(Netns):
-    """A wire whose commands stay on the wires' CPU."""
-
-    def _command(self, command):
-        return super()._command(f"exec taskset -c {WIRE_CPU} sh -c {shlex.quote(command)}")
 
 
 class Sample(namedtuple("Sample", "mbps ns_per_byte host_busy")):
@@ -63,7 +51,7 @@ class Fig7:
         self.seconds = 1 if lab.quick else 3
         names = ["high", "low", *WIRES]
         self.address = {name: f"10.88.0.{i}" for i, name in enumerate(names, 1)}
-        self.wires = {name: lab.stack.enter_context(PinnedNetns(lab.folder, name)) for name in WIRES}
+        self.wires = {name: lab.stack.enter_context(PinnedNetns(lab.folder, name, WIRE_CPU)) for name in WIRES}
         commands = ["set workers=1", "bridge add br0"]
         for name, (offload, _) in WIRES.items():
             commands.append(f"uplink add {name} tap=wire0 netns={self.wires[name].netns} offload={offload} bridge=br0")
@@ -76,7 +64,7 @@ class Fig7:
     def start_wires(self):
         for name, wire in self.wires.items():
             wire.address("wire0", f"{self.address[name]}/24")
-            wire.run(f"echo {1 << WIRE_CPU:x} >/sys/class/net/wire0/queues/rx-0/rps_cpus")
+            wire.receive_on_cpu("wire0")
             serve(wire)
 
     def start_guests(self):
@@ -110,20 +98,9 @@ class Fig7:
         return Sample(got["gbps"] * 1e3, got["vifd_ns_per_byte"], busy / (busy + idle))
 
 
-def cpu_ticks(cpu):
-    """Ticks that a CPU has been busy and idle."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        if name == f"cpu{cpu}":
-            user, nice, system, idle, iowait, irq, softirq, steal = map(int, ticks[:8])
-            return user + nice + system + irq + softirq + steal, idle + iowait
-    raise OSError(f"no CPU {cpu}")
-
-
 def run(lab):
     """Run the experiment; its rows."""
-    if os.cpu_count() < 2:
-        raise OSError("the host's CPU and the wire's make two, and there is one")
+    need_two_cpus()
     build_image()
     lab.say(f"fig7: vifd, four wires, two guests ({accelerator()})")
     fig7 = Fig7(lab)

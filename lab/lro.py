@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A8 to A12, tables IV to VII of the LRO paper: what a guest receives of a TCP stream whose segments nobody has merged
+before vifd, and what that costs, by how vifd merges them.
+
+                                                    ┌─ vhost-user ── guest, QEMU         10.90.0.2  (a)
+    wire 10.90.0.1 ══ veth ══ nic0 ── AF_XDP ─ vifd ┤
+                                                    └─ TAP ── guest, a namespace         10.90.0.2  (b)
+    wire 10.91.0.1 ══ veth ══ namespace native, the kernel's own stack, without GRO      10.91.0.2  Linux
+    wire 10.92.0.1 ══ veth ══ the same with GRO                                          10.92.0.2  Linux-GRO
+
+Configurations are the paper's: off (its Xen), LRO (merged packets are copied into one piece before the bridge), BO (they are
+not), DA (and wait for the next poll), and beside them auto, vifd's own law of when to wait. One vifd serves all: its
+uplink is told by `uplink set`, between samples. (a) and (b) are measured one after the other, each with a vifd of its own.
+
+Theory of operation. The paper's receiver has one CPU, with the guest, the driver domain and the hypervisor on it, and a
+sender of its own; so has ours (cpus.py). The wire's CPU also runs the veth's receive poll up to the XDP program and the
+copy into the packet buffers, which on a NIC is DMA's work. The paper adds up cycles by oprofile; here CPU time counts:
+of all of vifd's threads (driver), of QEMU's CPU threads, which sleep while the guest is idle (guest), and what
+the host's CPU did not idle (total), each times the TSC's frequency, by the bytes acknowledged meanwhile. In (b) the
+guest's stack receives inside vifd's write() to the TAP: only the time in user mode is vifd's alone.
+"""
+import os
+import socket
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import tcp
+from cpus import HOST_CPU, WIRE_CPU, PinnedNetns, cpu_ticks, need_two_cpus
+from lib.guest import Guest, accelerator, build_image
+from lib.vifd import Netns, Vifd
+from rows import bar, interleave, number, row
+
+TITLE = "Tables IV to VII (A8 to A12): receiving TCP, merged in five ways, into a QEMU guest (a) and a TAP (b)"
+BASE = "off"
+
+# What vifd's uplink is told; None: the kernel's own stack, without vifd.
+CONFIGS = {"Linux": None, "Linux-GRO": None, BASE: "lro=off bo=on", "LRO": "lro=poll bo=off", "BO": "lro=poll bo=on",
+           "DA": "lro=every:2 bo=on", "auto": "lro=auto bo=on"}
+NATIVE = ["Linux", "Linux-GRO"]
+
+# metric -> row's ID, unit, the paper's figures
+METRICS = {
+    "throughput": ("A8", "Mb/s", {"Linux": 721.1, BASE: 535.9, "LRO": 577.2, "BO": 576.5, "DA": 747.5}),
+    "cycles/byte driver": ("A9", "cycles", {BASE: 14.5, "LRO": 13.4, "BO": 13.0, "DA": 3.3}),
+    "cycles/byte guest": ("A9", "cycles", {BASE: 8.7, "LRO": 7.1, "BO": 7.7, "DA": 5.9}),
+    "cycles/byte total": ("A9", "cycles", {"Linux": 17.5, BASE: 23.2, "LRO": 20.6, "BO": 20.6, "DA": 9.2}),
+    "cycles/byte vifd": ("A9", "cycles", {}),
+    "cycles/byte vifd, user mode": ("A9", "cycles", {}),
+    "LRO rate": ("A10", "segments", {"LRO": 2.55, "DA": 4.71}),
+    "TCP_RR": ("A11", "1/s", {"Linux": 6090, BASE: 5036, "LRO": 5010, "BO": 4999, "DA": 5015}),
+    "added delay": ("A12", "us", {"DA": 33.17}),
+    "added delay, 99 %": ("A12", "us", {}),
+    "added delay, most": ("A12", "us", {}),
+}
+VIFD_CYCLES = ("cycles/byte driver", "cycles/byte vifd") # (a), (b)
+DELAYS = {"added delay": "delay_p50_ns", "added delay, 99 %": "delay_p99_ns", "added delay, most": "delay_max_ns"}
+STAGES = ("channel", "header", "bridge", "offload", "copy", "uplink", "idle")
+
+ETH_P_ALL, FRAME = 3, 1514
+RAMP = 0.4 # seconds for a stream to get going
+RR_SECONDS, PAIR_SECONDS = 0.5, 0.1
+
+NOTES = (
+    "(a) into a QEMU guest by vhost-user, (b) into a TAP, whose receiver is a namespace. The host's side has one CPU, the wire another.",
+    "cycles: CPU time by TSC cycles. driver: all of vifd. guest: QEMU's CPU threads, which sleep while the guest is idle;",
+    "what QEMU's other threads do for it is in the total only. total: whatever the host's CPU did.",
+    "In (b) the guest's stack receives inside vifd's write() to the TAP, so `vifd` is driver and guest; vifd's time in user mode",
+    "is the driver's for sure, and how the rest divides cannot be told.",
+    "LRO rate: segments by packets that went on (Linux-GRO: as the kernel counts them; there, too, DMA's work is the wire's).",
+    "added delay: how long the aggregates that were held at all waited for the rest of their segments: half of them at most that.")
+EMULATED = (
+    "No KVM that works here: the guest's CPU is emulated, its cycles are those of the emulation, many times what they would be.",
+    "Linux and Linux-GRO, which are not emulated, are no measure for the rest of (a), but for (b).")
+
+
+class Sample(dict):
+    """Figures by metric; printed as such.
+
+    busy    share of the host's CPU
+    stages  cycles by byte of vifd's stages
+    """
+
+    def __init__(self, figures, busy=None, stages=None):
+        super().__init__(figures)
+        self.busy, self.stages = busy, stages or {}
+
+    def __str__(self):
+        return ", ".join(f"{metric} {number(value)}" for metric, value in self.items())
+
+
+class Native:
+    """A namespace that receives by itself what comes over a veth pair from the wire."""
+
+    def __init__(self, lab, stack, wire, index, gro):
+        self.address, self.link, self.interface = f"10.9{index}.0.2", f"wire{index}", "eth0"
+        self.end = stack.enter_context(PinnedNetns(lab.folder, f"native{index}", HOST_CPU))
+        wire.run(f"ip link add {self.link} type veth peer name {self.interface} netns {self.end.netns}")
+        wire.run(f"ethtool -K {self.link} tso off") # as an XDP program at the other end has it
+        wire.address(self.link, f"10.9{index}.0.1/24")
+        wire.receive_on_cpu(self.link)
+        self.end.address(self.interface, f"{self.address}/24")
+        self.end.receive_on_cpu(self.interface)
+        self.end.run(f"ethtool -K {self.interface} gro {'on' if gro else 'off'}")
+        tcp.serve(self.end)
+
+    def set(self, _):
+        pass
+
+    def look(self):
+        """Packets that have come over the link, and as how many the kernel's IP has received them."""
+        names, values = (line.split() for line in self.end.run("grep ^Ip: /proc/net/snmp").splitlines())
+        return {"segments": self.end.counter(self.interface, "rx_packets"),
+                "packets": int(values[names.index("InReceives")])}
+
+
+class Vif:
+    """vifd with an uplink on the other end of the wire's first veth pair, and one guest."""
+
+    address, link = "10.90.0.2", "wire0"
+
+    def __init__(self, lab, stack, wire):
+        self.lab, self.stack = lab, stack
+        nic = stack.enter_context(Netns(lab.folder, "nic"))
+        wire.run(f"ip link add {self.link} type veth peer name nic0 netns {nic.netns}")
+        wire.address(self.link, "10.90.0.1/24")
+        wire.receive_on_cpu(self.link)
+        nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up") # its kernel has nothing to say there
+        self.uplink = f"uplink add wire af-xdp=nic0 netns={nic.netns} bridge=br0 "
+        self.vifd = stack.enter_context(Vifd(lab.folder, "set workers=1", "bridge add br0", self.uplink + CONFIGS[BASE],
+                                             affinity=[HOST_CPU]))
+        self.hz = self.vifd.ctl("profile")["tsc_hz"]
+        self.start_guest()
+        tcp.serve(self.end)
+
+    def set(self, config):
+        self.vifd.ctl(f"uplink set wire {CONFIGS[config]}")
+
+    def add_again(self, config):
+        """The uplink anew, with all its counters at 0."""
+        self.vifd.ctl("uplink del wire")
+        self.vifd.ctl(self.uplink + CONFIGS[config])
+
+    def lro(self):
+        return self.vifd.ctl("show lro wire")[0]
+
+    def look(self):
+        """What vifd has done so far, and its time by mode."""
+        lro = self.lro()
+        stages = {stage["stage"]: stage["cycles"] for stage in self.vifd.ctl("profile")["stages"]}
+        user, system = Path(f"/proc/{self.vifd.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return {"segments": lro["segments"], "packets": lro["packets"], **stages, "driver": self.vifd.cpu_seconds(),
+                "user": int(user), "system": int(system)}
+
+
+class QemuVif(Vif):
+    """(a): the guest is a virtual machine."""
+
+    def start_guest(self):
+        path = f"{self.lab.folder}/guest.sock"
+        self.vifd.ctl(f"guest add guest vhost-user={path} bridge=br0")
+        self.end = self.stack.enter_context(Guest("guest", path, self.lab.folder, mac="52:54:00:90:00:02", affinity=[HOST_CPU]))
+        self.end.address(f"{self.address}/24")
+        self.threads = [cpu["thread-id"] for cpu in self.end.qmp("query-cpus-fast")]
+
+    def look(self):
+        return {**super().look(), "guest": sum(thread_seconds(thread) for thread in self.threads)}
+
+    @staticmethod
+    def cycles(spent, each):
+        return {"cycles/byte driver": each(spent["driver"]), "cycles/byte guest": each(spent["guest"])}
+
+
+class TapVif(Vif):
+    """(b): the guest is a namespace."""
+
+    def start_guest(self):
+        self.end = self.stack.enter_context(PinnedNetns(self.lab.folder, "guest", HOST_CPU))
+        self.vifd.ctl(f"uplink add guest tap=eth0 netns={self.end.netns} bridge=br0")
+        self.end.address("eth0", f"{self.address}/24")
+
+    @staticmethod
+    def cycles(spent, each):
+        user = spent["user"] / max(1, spent["user"] + spent["system"])
+        return {"cycles/byte vifd": each(spent["driver"]), "cycles/byte vifd, user mode": each(spent["driver"] * user)}
+
+
+def thread_seconds(thread):
+    """CPU time that a thread has used."""
+    return int(Path(f"/proc/{thread}/schedstat").read_text().split()[0]) / 1e9
+
+
+class Lro:
+    """A wire; behind it a Vif, and the kernel's own stack beside that."""
+
+    def __init__(self, lab, stack, kind):
+        self.seconds, self.pairs = (1, 50) if lab.quick else (3, 150)
+        self.wire = stack.enter_context(PinnedNetns(lab.folder, "wire", WIRE_CPU))
+        self.vif = kind(lab, stack, self.wire)
+        self.ends = dict.fromkeys(CONFIGS, self.vif)
+        for index, config in enumerate(NATIVE, 1):
+            self.ends[config] = Native(lab, stack, self.wire, index, gro=config == "Linux-GRO")
+        self.wire.ping(self.vif.address)
+
+    def check_segments(self):
+        """What leaves the wire must not be larger than a frame, or there would be nothing to merge."""
+        for end in dict.fromkeys(self.ends.values()):
+            with self.wire.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as watch, \
+                    tcp.Stream(self.wire, end.address):
+                watch.bind((end.link, ETH_P_ALL))
+                longest = max(len(watch.recv(1 << 17)) for _ in range(2000))
+            if longest != FRAME:
+                raise OSError(f"the longest frame on {end.link} has {longest} bytes, and not {FRAME}")
+
+    def stream(self, config):
+        """Receive for a while: throughput, and cycles by byte."""
+        end = self.ends[config]
+        end.set(config)
+        with tcp.Stream(self.wire, end.address) as stream:
+            time.sleep(RAMP)
+            before = self.look(end, stream)
+            time.sleep(self.seconds)
+            after = self.look(end, stream)
+        spent = {name: after[name] - before[name] for name in before}
+        octets = spent["bytes"]
+        busy = spent["clock"] - spent["idle"]
+
+        def each(seconds):
+            return seconds * self.vif.hz / octets
+
+        figures = {"throughput": octets * 8 / spent["clock"] / 1e6, "cycles/byte total": each(busy)}
+        if end is self.vif:
+            figures.update(end.cycles(spent, each))
+        figures["LRO rate"] = spent["segments"] / spent["packets"] if spent["packets"] else 1 # off: nothing was to be merged
+        return Sample(figures, busy / spent["clock"],
+                      {stage: spent[stage] / octets for stage in STAGES if stage in spent})
+
+    @staticmethod
+    def look(end, stream):
+        return {**end.look(), "clock": time.monotonic(), "bytes": stream.acked(),
+                "idle": cpu_ticks(HOST_CPU)[1] / os.sysconf("SC_CLK_TCK")}
+
+    def transactions(self, config):
+        end = self.ends[config]
+        end.set(config)
+        with tcp.Echo(self.wire, end.address) as echo:
+            return Sample({"TCP_RR": echo.rate(RR_SECONDS)})
+
+    def pairs_of_transactions(self, config):
+        """Transactions with BASE and with config, by turns so short that both see the same machine: [rate], [rate]."""
+        rates = {BASE: [], config: []}
+        with tcp.Echo(self.wire, self.vif.address) as echo:
+            for done in range(self.pairs):
+                for one in list(rates)[::-1 if done % 2 else 1]:
+                    self.vif.set(one)
+                    rates[one].append(echo.rate(PAIR_SECONDS))
+        return rates[BASE], rates[config]
+
+    def delay(self, config):
+        """How long segments of a stream waited; what vifd tells of that is of all the time that there is an uplink."""
+        self.vif.add_again(config)
+        with tcp.Stream(self.wire, self.vif.address):
+            time.sleep(RAMP + self.seconds)
+        lro = self.vif.lro()
+        return Sample({name: (lro[key] or 0) / 1e3 for name, key in DELAYS.items()})
+
+
+def measure(lab, letter, kind):
+    """All samples of one kind of guest: {configuration: [Sample]} of streams, of transactions and of delays, and what
+    pairs_of_transactions() returns."""
+    def say(text):
+        lab.say(f"lro ({letter}) {text}")
+
+    def told(what):
+        return lambda text: say(f"{what}, {text}")
+
+    with ExitStack() as stack:
+        say("vifd, its guest, and two that do without")
+        lro = Lro(lab, stack, kind)
+        lro.check_segments()
+        rounds, configs = 5 if lab.quick else 9, list(CONFIGS)
+        streams = interleave(rounds, configs, lro.stream, told("stream"))
+        transactions = interleave(rounds, configs, lro.transactions, told("transactions"))
+        say(f"transactions, {lro.pairs} pairs of {BASE} and auto")
+        pairs = lro.pairs_of_transactions("auto")
+        delays = interleave(5, [config for config in configs if config not in NATIVE], lro.delay, told("delay"))
+    return streams, transactions, delays, pairs
+
+
+def figures_of(samples, config, metric):
+    return [sample[metric] for sample in samples.get(config, ()) if metric in sample]
+
+
+def rows_of(letter, streams, transactions, delays, _):
+    rows = []
+    for metric, (ident, unit, paper) in METRICS.items():
+        for config in CONFIGS:
+            values = [value for samples in (streams, transactions, delays) for value in figures_of(samples, config, metric)]
+            if values:
+                more = {"stages": stages_of(streams[config])} if metric in VIFD_CYCLES else {}
+                rows.append(row(ident + letter, config, metric, unit, paper.get(config), values, **more))
+    return rows
+
+
+def stages_of(samples):
+    """Medians."""
+    return {stage: round(statistics.median(sample.stages[stage] for sample in samples), 4) for stage in STAGES}
+
+
+def bars_of(letter, streams, _, __, pairs):
+    """What must be reached."""
+    def against(ident, config, base, metric, paper, **limit):
+        return bar(ident + letter, config, metric, figures_of(streams, config, metric), paper,
+                   (base, figures_of(streams, base, metric)), **limit)
+
+    bars = [against("A8", "auto", BASE, "throughput", 1.40, least=1.8),
+            bar("A10" + letter, "auto", "LRO rate", figures_of(streams, "auto", "LRO rate"), 4.71, least=20),
+            bar("A11" + letter, "auto", "TCP_RR", pairs[1], 1.00, (BASE, pairs[0]), least=0.97)]
+    if letter == "b": # driver and guest: the paper's driver and guest together make 0.40
+        return [*bars, against("A9", "DA", BASE, "cycles/byte vifd", 0.40, most=0.45)]
+    return [*bars, against("A9", "DA", BASE, "cycles/byte driver", 0.23, most=0.45),
+            against("A13", "BO", "LRO", "cycles/byte guest", 1.08, most=1.05)] # A13: with BO the guest got slower
+
+
+def run(lab):
+    """Run the experiment; its rows."""
+    need_two_cpus()
+    before = os.sched_getaffinity(0)
+    lab.stack.callback(os.sched_setaffinity, 0, before)
+    os.sched_setaffinity(0, {WIRE_CPU}) # we are the sender
+    lab.notes += NOTES + (EMULATED if accelerator() == "tcg" else ())
+    rows = []
+    for letter, kind in (("a", QemuVif), ("b", TapVif)):
+        samples = measure(lab, letter, kind)
+        rows += rows_of(letter, *samples)
+        lab.bars += bars_of(letter, *samples)
+        lab.notes.append(f"({letter}) the host's CPU, saturated in the paper, was busy here: " + ", ".join(
+            f"{config} {statistics.median(sample.busy for sample in samples[0][config]):.0%}" for config in CONFIGS) + ".")
+    return rows
