@@ -19,8 +19,10 @@
  * Packets that do not fit a frame of 4 KiB (MTU above XSK_FRAME_LARGE less what is reserved) take
  * several, which Linux does since 6.6; where it does not, the port's MTU is what fits.
  *
- * What is changed on the interface hangs on descriptors: the program on its link, promiscuous mode
- * on a packet socket. The kernel takes both back when vifd ends, be it by kill -9. The MTU is
+ * On a veth the sockets only receive where the kernel can do better: see tc_burst.c.
+ *
+ * What is changed on the interface hangs on descriptors: the programs on their links, promiscuous
+ * mode on a packet socket. The kernel takes them back when vifd ends, be it by kill -9. The MTU is
  * netif.c's.
  */
 #include "uplink/af_xdp.h"
@@ -41,6 +43,7 @@
 #include "port/worker.h"
 #include "sys/log.h"
 #include "uplink/netif.h"
+#include "uplink/tc_burst.h"
 #include "uplink/uplink.h"
 #include "uplink/xdp_prog.h"
 #include "uplink/xsk_queue.h"
@@ -61,6 +64,7 @@ struct af_xdp {
 	bool is_veth;
 	bool native, zero_copy, multi_buffer; /* what was got */
 	struct xdp_prog prog;
+	struct tc_burst burst; /* open: sends in place of the queues */
 	struct xsk_queue queues[PORT_QUEUES_MAX];
 };
 
@@ -258,6 +262,19 @@ static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error
 	return 0;
 }
 
+/*
+ * The faster way to send through a veth. Not for packets of several frames, and not everywhere
+ * there: without it the sockets send.
+ */
+static void burst_open(struct af_xdp *xdp, unsigned ifindex)
+{
+	int err = -EOPNOTSUPP;
+
+	if (xdp->is_veth && !xdp->zero_copy && !xdp->multi_buffer)
+		err = tc_burst_open(&xdp->burst, ifindex, xdp->queues[0].frame_size);
+	log_debug("%s: bursts by tc: %s", xdp->port.name, err ? strerror(-err) : "yes");
+}
+
 /* ---- opening and closing, in the main thread ---- */
 
 /* What has to be done in the interface's network namespace. */
@@ -280,7 +297,11 @@ static int interface_open(struct af_xdp *xdp, const struct af_xdp_config *config
 	if (!netif_ethtool(&xdp->netif, &driver))
 		xdp->is_veth = strcmp(driver.driver, "veth") == 0;
 	err = promiscuous_open(xdp, error);
-	return err ? err : interface_attach(xdp, netif_index(&xdp->netif), error);
+	if (!err)
+		err = interface_attach(xdp, netif_index(&xdp->netif), error);
+	if (!err)
+		burst_open(xdp, netif_index(&xdp->netif));
+	return err;
 }
 
 static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
@@ -299,6 +320,7 @@ static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
 	xdp->netif = (struct netif){ .sock = -1, .note = -1 };
 	xdp->promiscuous = -1;
 	xdp->prog.link_fd = -1;
+	xdp->burst.link_fd = xdp->burst.sock = -1;
 	return xdp;
 }
 
@@ -306,6 +328,7 @@ static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
 static void af_xdp_free(struct af_xdp *xdp)
 {
 	xdp_prog_detach(&xdp->prog);
+	tc_burst_close(&xdp->burst);
 	queues_close(xdp);
 	if (xdp->promiscuous >= 0)
 		close(xdp->promiscuous);
@@ -397,6 +420,8 @@ json_t *af_xdp_show(struct port *port)
 
 	if (xdp->multi_buffer)
 		json_array_append_new(got, json_string("multi-buffer"));
+	if (tc_burst_works(&xdp->burst))
+		json_array_append_new(got, json_string("tc bursts"));
 	json_object_set_new(show, "got", got);
 	json_object_set_new(show, "kernel", show_kernel(xdp));
 	return show;
@@ -417,12 +442,21 @@ static unsigned af_xdp_recv(struct port *port, unsigned number, struct pkt **pkt
 
 static void af_xdp_send(struct port *port, struct pkt **pkts, unsigned n)
 {
-	xsk_queue_send(queue_of_worker(port), port, pkts, n);
+	struct tc_burst *burst = &af_xdp_of(port)->burst;
+
+	if (tc_burst_works(burst))
+		tc_burst_send(burst, port, pkts, n);
+	else
+		xsk_queue_send(queue_of_worker(port), port, pkts, n);
 }
 
 static void af_xdp_flush(struct port *port)
 {
-	port_stats(port)->doorbells += xsk_queue_kick(queue_of_worker(port));
+	struct tc_burst *burst = &af_xdp_of(port)->burst;
+
+	port_stats(port)->doorbells += tc_burst_flush(burst, port);
+	if (!tc_burst_works(burst))
+		port_stats(port)->doorbells += xsk_queue_kick(queue_of_worker(port));
 	profile_mark(&worker_self->profile, STAGE_UPLINK);
 }
 

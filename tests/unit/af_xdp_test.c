@@ -5,6 +5,7 @@
  *
  *      packet socket -- far0 == near0 -- AF_XDP port -- bridge -- probe
  */
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
@@ -30,6 +31,10 @@
 #include <stddef.h>
 
 #include <cmocka.h> /* last: it defines fail() */
+
+#ifndef BPF_F_BEFORE /* Linux 6.6 */
+#define BPF_TCX_EGRESS 47
+#endif
 
 enum {
 	TEST_PROTOCOL = 0x88b5,
@@ -60,7 +65,14 @@ static struct probe {
 	uint32_t len;
 	unsigned header_len, frag_len; /* header[] and each fragment take so much */
 	struct pkt_offload offload;
+	bool numbered;    /* copies differ: in length, and in the number in bytes 14 to 17 */
+	unsigned numbers; /* given so far */
 } probe;
+
+static uint32_t numbered_len(unsigned number)
+{
+	return 18 + number * 61 % 1497;
+}
 
 static struct bridge *bridge;
 static struct port *xdp;
@@ -95,11 +107,13 @@ static unsigned probe_recv(struct port *port, unsigned queue, struct pkt **pkts,
 		struct pkt *pkt = pkts[count++];
 
 		pkt->in_port = port->id;
-		pkt->len = probe.len;
-		pkt->header_len = probe.header_len;
-		memcpy(pkt->header, probe.bytes, probe.header_len);
-		for (uint32_t off = probe.header_len; off < probe.len; off += probe.frag_len) {
-			uint32_t left = probe.len - off;
+		pkt->len = probe.numbered ? numbered_len(probe.numbers) : probe.len;
+		pkt->header_len = pkt->len < probe.header_len ? pkt->len : probe.header_len;
+		memcpy(pkt->header, probe.bytes, pkt->header_len);
+		if (probe.numbered)
+			store_be32(pkt->header + 14, probe.numbers++);
+		for (uint32_t off = pkt->header_len; off < pkt->len; off += probe.frag_len) {
+			uint32_t left = pkt->len - off;
 
 			pkt->frags[pkt->frag_count].iov_base = probe.bytes + off;
 			pkt->frags[pkt->frag_count++].iov_len = left < probe.frag_len
@@ -242,6 +256,46 @@ static int set_up_skb(void **state)
 	return set_up_with(AF_XDP_SKB, 0);
 }
 
+/* How many programs are in the interface's egress path; the first one's id. */
+static unsigned egress_programs(const char *ifname, uint32_t *id)
+{
+	uint32_t ids[8] = { 0 };
+	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = ids, .prog_cnt = 8);
+
+	if (bpf_prog_query_opts(if_nametoindex(ifname), BPF_TCX_EGRESS, &opts))
+		return 0; /* the kernel has no tcx */
+	*id = ids[0];
+	return opts.prog_cnt;
+}
+
+/* Take away the link that holds a program, over the head of whoever made it. */
+static void detach(uint32_t program)
+{
+	for (uint32_t id = 0; bpf_link_get_next_id(id, &id) == 0;) {
+		struct bpf_link_info info = { 0 };
+		uint32_t len = sizeof(info);
+		int fd = bpf_link_get_fd_by_id(id);
+
+		if (fd < 0)
+			continue;
+		if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.prog_id == program)
+			assert_int_equal(bpf_link_detach(fd), 0);
+		close(fd);
+	}
+}
+
+static bool port_got(const char *what)
+{
+	json_t *show = af_xdp_show(xdp), *entry;
+	bool found = false;
+	size_t i;
+
+	json_array_foreach (json_object_get(show, "got"), i, entry)
+		found |= strcmp(json_string_value(entry), what) == 0;
+	json_decref(show);
+	return found;
+}
+
 static int set_up_jumbo(void **state)
 {
 	return set_up_with(AF_XDP_AUTO, JUMBO_MTU);
@@ -378,6 +432,39 @@ static void probe_emit(uint8_t *frame, uint32_t len, unsigned header_len, unsign
 	eventfd_write(probe.wake_fd, 1);
 }
 
+/* Counted when the kernel has taken them all, which may be after they arrived. */
+static bool sent_so_many(uint64_t n)
+{
+	return COUNTER(xdp, send_packets) == n;
+}
+
+static bool sent_by_sockets(uint64_t arg)
+{
+	return COUNTER(xdp, drop_device_error) == 1 && !port_got("tc bursts");
+}
+
+/*
+ * The program of tc_burst.c is detached: the first burst is lost with it, the others go by the
+ * socket, as all do on a kernel without tcx.
+ */
+static int set_up_without_bursts(void **state)
+{
+	int err = set_up_with(AF_XDP_AUTO, 0);
+	uint8_t frame[60] = { 0 };
+	uint32_t program;
+
+	if (err || !have_namespace || egress_programs("near0", &program) == 0)
+		return err;
+	assert_true(port_got("tc bursts"));
+	detach(program);
+	memcpy(frame, ours, 6);
+	memcpy(frame + 6, theirs, 6);
+	probe_emit(frame, sizeof(frame), sizeof(frame), 1, 1, &nothing);
+	wait_until(sent_by_sockets, 0);
+	assert_int_equal(COUNTER(xdp, send_packets), 0);
+	return 0;
+}
+
 /* ---- tests ---- */
 
 static void test_receives_all_sizes(void **state)
@@ -491,7 +578,7 @@ static void test_sends_fragments(void **state)
 		assert_int_equal(wire_recv(got), 1514);
 		assert_memory_equal(got, frame, 1514);
 	}
-	assert_int_equal(COUNTER(xdp, send_packets), 14);
+	wait_until(sent_so_many, 14);
 	assert_int_equal(COUNTER(xdp, send_bytes), 14 * 1514);
 	free(frame);
 }
@@ -511,7 +598,32 @@ static void test_sends_again_and_again(void **state)
 			fail_msg("%u of %u arrived", i, copies);
 		assert_memory_equal(got, frame, 200);
 	}
-	assert_int_equal(COUNTER(xdp, send_packets), copies);
+	wait_until(sent_so_many, copies);
+	free(frame);
+}
+
+/* Each as it is, in order and once, however long the one before was. */
+static void test_sends_all_sizes(void **state)
+{
+	static uint8_t got[FRAME_ROOM];
+	unsigned copies = 5000;
+	uint8_t *frame = frame_new(1514, 1, ours, theirs);
+
+	if (!have_namespace)
+		skip();
+	probe.numbered = true;
+	probe_emit(frame, 1514, 64, 700, copies, &nothing);
+	for (unsigned i = 0; i < copies; i++) {
+		uint32_t len = wire_recv(got);
+
+		if (len != numbered_len(i) || load_be32(got + 14) != i)
+			fail_msg("%u: %u bytes with number %u", i, len, load_be32(got + 14));
+		assert_memory_equal(got, frame, 14);
+		assert_memory_equal(got + 18, frame + 18, len - 18);
+	}
+	wait_until(sent_so_many, copies);
+	/* A burst leaves in one system call. */
+	assert_true(COUNTER(xdp, doorbells) <= copies / PKT_BURST + 2);
 	free(frame);
 }
 
@@ -604,6 +716,7 @@ static void test_restores_the_interface(void **state)
 	};
 	struct error error;
 	struct port *port;
+	uint32_t program;
 
 	if (!have_namespace)
 		skip();
@@ -613,10 +726,12 @@ static void test_restores_the_interface(void **state)
 	assert_int_equal(port->mtu, 1400);
 	assert_true(flags_of("one0") & IFF_UP);
 	run("ip -d link show one0 | tr -d '\\n' | grep -q ' mtu 1400 xdp.* promiscuity 1 '");
+	assert_int_equal(egress_programs("one0", &program), port_got("tc bursts"));
 	worker_detach(port);
 	port->ops->close(port);
 	run("ip -d link show one0 | tr -d '\\n' | grep -q ' mtu 1500 .* promiscuity 0 '");
 	run("! ip link show one0 | grep -q xdp");
+	assert_int_equal(egress_programs("one0", &program), 0);
 	run("ip link del one0");
 }
 
@@ -652,7 +767,12 @@ int main(void)
 		TEST(test_checksums_are_judged, set_up_skb),
 		TEST(test_sends_fragments, set_up),
 		TEST(test_sends_fragments, set_up_skb),
+		TEST(test_sends_fragments, set_up_without_bursts),
 		TEST(test_sends_again_and_again, set_up),
+		TEST(test_sends_again_and_again, set_up_without_bursts),
+		TEST(test_sends_all_sizes, set_up),
+		TEST(test_sends_all_sizes, set_up_skb),
+		TEST(test_sends_all_sizes, set_up_without_bursts),
 		TEST(test_sends_without_offloads, set_up),
 		TEST(test_jumbo_frames, set_up_jumbo),
 		TEST(test_refuses_to_open, set_up),
