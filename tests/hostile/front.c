@@ -375,14 +375,13 @@ int front_reconnect(struct front *front, unsigned msec)
 {
 	uint64_t give_up = front_now_ns() + msec * UINT64_C(1000000);
 
-	while (front_connect(front)) {
+	/* A vifd that was killed may still take the connection, and end before it answers. */
+	while (front_connect(front) || front_negotiate(front) || front_announce_memory(front)) {
 		if (front_now_ns() > give_up)
 			return -1;
 		front->fault[0] = 0;
 		front_sleep_us(10000);
 	}
-	if (front_negotiate(front) || front_announce_memory(front))
-		return -1;
 	for (unsigned i = 0; i < 2 * front->config.pairs; i++) {
 		struct front_ring *ring = &front->rings[i];
 

@@ -12,10 +12,11 @@ from lib.vifd import BUILD
 RESTARTS = 5
 
 
-def wait_for_guests(vifd):
+def wait_for_guests(vifd, guests):
     """Until both have connected again and their rings run: to be killed in a handshake is another test."""
     deadline = time.monotonic() + 10
     while not all(ring["running"] for guest in vifd.ctl("show guests") for ring in guest["rings"]):
+        assert guests.poll() is None, guests.communicate()
         assert time.monotonic() < deadline, vifd.ctl("show guests")
         time.sleep(0.05)
 
@@ -34,7 +35,7 @@ def test_restart(start_vifd, folder, cleanup, features):
         time.sleep(0.3)
         vifd.kill()
         vifd.start()
-        wait_for_guests(vifd)
+        wait_for_guests(vifd, guests)
         time.sleep(0.3)
     out, err = guests.communicate(timeout=30)
     assert guests.returncode == 0, err
