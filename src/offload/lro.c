@@ -254,8 +254,7 @@ static void flush(struct lro *lro, struct flow *flow, enum lro_reason reason)
 
 	held_remove(lro, flow);
 	lro->held -= segments;
-	/* What left because the first segment was old says nothing about the wait for the next. */
-	flow->open = reason == LRO_REASON_timing && flow->due < flow->first + lro->law.hold_max;
+	flow->open = reason == LRO_REASON_timing;
 	count_out(lro, reason, segments);
 	if (lro->now > flow->first)
 		note_delay(lro, lro->now - flow->first);

@@ -165,7 +165,7 @@ bool lro_segment_read(struct pkt *pkt, struct lro_segment *segment)
 		return !(segment->tcp_flags & (TCP_SYN | TCP_RST | TCP_URG)) &&
 		       word16(l4 + TCP_URGENT) == 0;
 	}
-	return load_be16(l4 + UDP_LEN) == segment->l4_len && word16(l4 + UDP_CSUM) != 0;
+	return load_be16(l4 + UDP_LEN) == segment->l4_len;
 }
 
 bool lro_segment_is_last(const struct lro_segment *segment)
@@ -205,7 +205,10 @@ static inline bool ipv4_csum_returns(const uint8_t *ip, uint32_t ip_sum)
 	return csum_fold(csum_add(ip_sum, changing)) == word16(ip + IPV4_CSUM);
 }
 
-/* And TCP's or UDP's? A finished one that is right is; unless it is zero, which has two forms. */
+/*
+ * And TCP's or UDP's? A finished one that is right is; unless it is zero, which has two forms, of
+ * which one says that UDP has none.
+ */
 static inline bool l4_csum_returns(const struct pkt *pkt, uint32_t l4_len, uint32_t pseudo_sum)
 {
 	unsigned offset = csum_offset(pkt->l4_proto);
@@ -282,7 +285,10 @@ bool lro_same_addresses(const struct lro_aggregate *aggregate, const struct pkt 
 	       !addresses_differ(aggregate->header + aggregate->l3_off, ip, aggregate->ipv6);
 }
 
-/* Is something different that must be equal, but for what makes it another flow? */
+/*
+ * Is something different that must be equal, but for what makes it another flow? The lengths of all
+ * headers are equal as long as TCP's is, which is next to its flags.
+ */
 static inline bool headers_differ(const struct lro_aggregate *aggregate, const struct pkt *pkt)
 {
 	static const uint8_t may_differ[8] = { [TCP_FLAGS - TCP_ACK] = TCP_FIN | TCP_PSH |
@@ -291,8 +297,6 @@ static inline bool headers_differ(const struct lro_aggregate *aggregate, const s
 	const uint8_t *a = aggregate->header, *b = pkt->header;
 	uint64_t differ = 0;
 
-	if (pkt->l4_off != l4_off || pkt->payload_off != aggregate->payload_off)
-		return true;
 	for (unsigned tag = ETH_HLEN; unlikely(tag < l3_off); tag += VLAN_HLEN)
 		differ |= differ16(a + tag, b + tag);
 	a += l3_off;

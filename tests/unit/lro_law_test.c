@@ -232,6 +232,28 @@ static void slow_start(void **state)
 	assert_true(speed(&sender, 900) > 0.9);
 }
 
+/* What never waits does not end a rest either. */
+static void requests_teach_nothing(void **state)
+{
+	struct stream stream;
+	struct draft draft;
+
+	stream_init(&stream, &tcp4, 100, IDS_COUNT, PKT_CSUM_VALID, &seed);
+	world_open(auto_mode, WORLD_PACKETS, WORLD_CAPS);
+	for (unsigned i = 0; i < 40; i++) {
+		enum deviation what = i < 3 || i == 39 ? DEVIATE_PLAIN : DEVIATE_PUSHED;
+
+		stream_next(&stream, &draft, bytes, what, &seed);
+		world_frame(bytes, draft.frame.len, draft.offload, 66, 65536);
+		world_poll(0);
+		/* Two waits in vain; then it rests. */
+		assert_int_equal(world.packets, i < 2 ? i : i + 1);
+		world_poll(30 * world.usec);
+		assert_int_equal(world.packets, i + 1);
+	}
+	world_close();
+}
+
 /* ---- the law by itself; a cycle is 1/10 us ---- */
 
 enum { USEC = 10 };
@@ -316,11 +338,12 @@ static void rests_double(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(trains),        cmocka_unit_test(interleaved),
-		cmocka_unit_test(steady),        cmocka_unit_test(requests),
-		cmocka_unit_test(stop_and_wait), cmocka_unit_test(windows),
-		cmocka_unit_test(slow_start),    cmocka_unit_test(wait_follows_gap),
-		cmocka_unit_test(odds),          cmocka_unit_test(rests_double),
+		cmocka_unit_test(trains),           cmocka_unit_test(interleaved),
+		cmocka_unit_test(steady),           cmocka_unit_test(requests),
+		cmocka_unit_test(stop_and_wait),    cmocka_unit_test(windows),
+		cmocka_unit_test(slow_start),       cmocka_unit_test(requests_teach_nothing),
+		cmocka_unit_test(wait_follows_gap), cmocka_unit_test(odds),
+		cmocka_unit_test(rests_double),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,7 @@ struct stream {
 	X(OTHER_TOS, 3)                                                                            \
 	X(OTHER_TTL, 3)                                                                            \
 	X(OTHER_FRAGMENT_BIT, 3) /* DF, or the reserved one */                                     \
+	X(TTL_FOR_DF, 3)         /* both, so that the header's sum stays */                        \
 	X(OTHER_PRIORITY, 3)     /* of VLAN */                                                     \
 	X(OTHER_MAC, 3)          /* another flow, and missing in its own */                        \
 	X(OTHER_RESERVED_BIT, 3) /* beside TCP's header length */                                  \
@@ -78,10 +79,12 @@ struct stream {
 	X(ZERO_IP_CSUM, 2)     /* right; with an ID that leads to it, counting on */               \
 	X(ONES_IP_CSUM, 3)     /* the form that nobody writes */                                   \
 	X(OTHER_CSUM_STATE, 3) /* left to be finished, or not */                                   \
+	X(OTHER_CSUM_START, 3) /* a tunnel's */                                                    \
 	X(WITH_IP_OPTIONS, 3)                                                                      \
 	X(FRAGMENT, 3)                                                                             \
-	X(CUT_L4, 3) /* a TCP or UDP header that leads outside the packet */                       \
-	X(GSO, 3)    /* already an aggregate */
+	X(SHORT_UDP, 1) /* whose length is not that of the IP packet */                            \
+	X(CUT_L4, 3)    /* a TCP or UDP header that leads outside the packet */                    \
+	X(GSO, 3)       /* already an aggregate */
 
 enum deviation {
 #define X(name, packets) DEVIATE_##name,
@@ -130,6 +133,11 @@ static inline uint8_t *draft_l4(struct draft *draft)
 static inline unsigned draft_csum_offset(const struct draft *draft)
 {
 	return draft->frame.proto == IPPROTO_TCP ? 16 : 6;
+}
+
+static inline uint32_t draft_csum(struct draft *draft)
+{
+	return rd16(draft_l4(draft) + draft_csum_offset(draft));
 }
 
 /* Lengths, after sizes have been changed. */
@@ -282,6 +290,11 @@ static inline void deviate_before(struct stream *stream, struct draft *draft, en
 	case DEVIATE_OTHER_FRAGMENT_BIT:
 		ip[v4 ? 6 : 3] ^= stream->seq & 1 ? 0x40 : 0x80;
 		break;
+	case DEVIATE_TTL_FOR_DF:
+		ip[v4 ? 8 : 7] += ip[6] & 0x40 ? 0x40 : -0x40;
+		if (v4)
+			ip[6] ^= 0x40;
+		break;
 	case DEVIATE_OTHER_PRIORITY:
 		if (frame->l3 > 14)
 			b[14] ^= 0x20;
@@ -350,6 +363,15 @@ static inline void deviate_after(struct stream *stream, struct draft *draft, enu
 	case DEVIATE_ONES_IP_CSUM:
 		if (v4)
 			stream->id = draft_zero_ip(draft, 0xffff) + (stream->ids == IDS_COUNT);
+		break;
+	case DEVIATE_OTHER_CSUM_START:
+		draft->offload = (struct pkt_offload){ .flags = PKT_CSUM_PARTIAL };
+		draft->offload.csum_start = frame->payload;
+		draft->offload.csum_offset = draft_csum_offset(draft);
+		break;
+	case DEVIATE_SHORT_UDP:
+		if (frame->proto == IPPROTO_UDP && draft->payload > 1)
+			be16(l4 + 4, frame->len - frame->l4 - 1);
 		break;
 	case DEVIATE_CUT_L4:
 		if (frame->proto == IPPROTO_TCP)
@@ -423,6 +445,12 @@ static inline void stream_next(struct stream *stream, struct draft *draft, uint8
 	stream_draft(stream, draft, bytes, payload, deviant_flags(stream, what), seed);
 	deviate_before(stream, draft, what);
 	draft_sum(draft, csum);
+	/* One that is zero by chance would be a deviation. */
+	while (what == DEVIATE_PLAIN && csum != PKT_CSUM_PARTIAL &&
+	       (draft_csum(draft) == 0 || draft_csum(draft) == 0xffff)) {
+		bytes[draft->frame.payload]++;
+		draft_sum(draft, csum);
+	}
 	deviate_after(stream, draft, what);
 	if (what == DEVIATE_EARLY || what == DEVIATE_KEEPALIVE || what == DEVIATE_EMPTY_KEEPALIVE ||
 	    what == DEVIATE_RETRANSMITTED)

@@ -84,6 +84,88 @@ static void every_deviation(void **state)
 	}
 }
 
+/* The same for what only UDP has, or has otherwise. */
+static void udp_deviations(void **state)
+{
+	static const struct {
+		enum deviation what;
+		unsigned packets;
+	} cases[] = {
+		{ DEVIATE_PLAIN, 1 },        { DEVIATE_LOST, 1 },      { DEVIATE_SHORT_UDP, 3 },
+		{ DEVIATE_SHORT, 2 },        { DEVIATE_LONG, 3 },      { DEVIATE_ID_JUMPED, 2 },
+		{ DEVIATE_ZERO_L4_CSUM, 3 }, { DEVIATE_CUT_L4, 3 },    { DEVIATE_FRAGMENT, 3 },
+		{ DEVIATE_ACK_ALONE, 3 },    { DEVIATE_OTHER_TTL, 3 },
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct stream stream = stream_of(&udp4, 100);
+
+		world_open(poll_mode, WORLD_PACKETS, WORLD_CAPS);
+		send_plain(&stream, 5);
+		send_deviant(&stream, cases[i].what);
+		send_plain(&stream, 5);
+		world_poll(0);
+		assert_int_equal(world.packets, cases[i].packets);
+		world_close();
+	}
+}
+
+/* What is never merged, however much alike. */
+static void never(void **state)
+{
+	static const enum deviation cases[] = {
+		DEVIATE_WITH_SYN,
+		DEVIATE_WITH_RST,
+		DEVIATE_URGENT,
+		DEVIATE_URGENT_POINTER,
+		DEVIATE_PUSHED,
+		DEVIATE_FINISHED,
+		DEVIATE_WITH_CWR,
+		DEVIATE_PADDED,
+		DEVIATE_WRONG_L4_CSUM,
+		DEVIATE_WRONG_IP_CSUM,
+		DEVIATE_WITH_IP_OPTIONS,
+		DEVIATE_FRAGMENT,
+		DEVIATE_GSO,
+		DEVIATE_ACK_ALONE,
+		DEVIATE_OTHER_CSUM_START,
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct stream stream = stream_of(&tcp4, 100);
+
+		world_open(poll_mode, WORLD_PACKETS, WORLD_CAPS);
+		for (unsigned j = 0; j < 10; j++)
+			send_deviant(&stream, cases[i]);
+		world_poll(0);
+		assert_int_equal(world.packets, 10);
+		world_close();
+	}
+}
+
+/* Flows that differ in one thing are merged beside each other. */
+static void similar_flows(void **state)
+{
+	for (unsigned i = 0; i < 12 + 2 + 8 + 4; i++) {
+		struct stream a = stream_of(&tcp4_vlan, 100), b = a;
+
+		if (i < 12)
+			b.headers[i] ^= 2;
+		else if (i < 14)
+			b.headers[i + 2] ^= 2; /* the VLAN's number */
+		else
+			b.headers[b.frame.l4 - 8 + i - 14] ^= 2;
+		world_open(poll_mode, WORLD_PACKETS, WORLD_CAPS);
+		for (unsigned j = 0; j < 10; j++) {
+			send_plain(&a, 1);
+			send_plain(&b, 1);
+		}
+		world_poll(0);
+		assert_int_equal(world.packets, 2);
+		world_close();
+	}
+}
+
 /* TCP and UDP, IPv4 and IPv6, with and without tags; IDs that count, stay, or do neither. */
 static void every_kind(void **state)
 {
@@ -247,6 +329,22 @@ static void receivers_are_asked(void **state)
 	send_plain(&stream, PKT_BURST);
 	world_poll(0);
 	assert_true(world.aggregates > 0);
+	world_close();
+}
+
+/* Some who refuse do not spoil it for others. */
+static void refusals_are_of_one_address(void **state)
+{
+	world_open(poll_mode, WORLD_PACKETS, WORLD_CAPS);
+	for (unsigned i = 0; i < 400; i++) {
+		struct stream stream = stream_of(&tcp4, 100);
+
+		stream.headers[5] |= i % 2;
+		send_plain(&stream, 10);
+		world_poll(0);
+	}
+	assert_int_equal(world.aggregates, 200);
+	assert_int_equal(world.merged, 2000);
 	world_close();
 }
 
@@ -661,11 +759,15 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_deviation),
+		cmocka_unit_test(udp_deviations),
+		cmocka_unit_test(never),
+		cmocka_unit_test(similar_flows),
 		cmocka_unit_test(every_kind),
 		cmocka_unit_test(full),
 		cmocka_unit_test(counters_wrap),
 		cmocka_unit_test(every_geometry),
 		cmocka_unit_test(receivers_are_asked),
+		cmocka_unit_test(refusals_are_of_one_address),
 		cmocka_unit_test(random_streams),
 		cmocka_unit_test(many_flows),
 		cmocka_unit_test(places),

@@ -211,7 +211,7 @@ static inline void world_judge(struct pkt *pkt)
 
 	HOLDS(headers_check_offload(pkt));
 	HOLDS(memcmp(&offload, &pkt->offload, sizeof(offload)) == 0);
-	HOLDS(!(offload_needs(pkt) & ~world.caps));
+	HOLDS(!(offload_needs(pkt) & ~world.caps) && pkt->frag_count <= PKT_FRAGS_MAX);
 	HOLDS(!(pkt->header[5] & 1));
 	pkt_copy_out(pkt, 0, bytes, pkt->len);
 
@@ -224,6 +224,8 @@ static inline void world_judge(struct pkt *pkt)
 	      found.l3 == pkt->l3_off && (unsigned)found.proto == pkt->l4_proto);
 	if (frame.ip == 4)
 		HOLDS(slow_sum(bytes + found.l3, 20, 0) == 0xffff);
+	if (frame.proto == IPPROTO_TCP) /* CWR */
+		HOLDS(!(bytes[found.l4 + 13] & 0x80) == !(offload.flags & PKT_GSO_ECN));
 	HOLDS(rd16(bytes + offload.csum_start + offload.csum_offset) ==
 	      slow_pseudo(&frame, pkt->len - found.l4));
 	/* Linear memory that is kept, or no packet for the copy, leave the chain. */
