@@ -342,7 +342,7 @@ static struct flow *flow_new(struct lro *lro, struct pkt *pkt)
 		flush(lro, flow, LRO_REASON_evicted);
 	lro->hashes[flow - lro->flows] = hash;
 	flow->open = false;
-	lro_law_start(&flow->law, &lro->law);
+	lro_law_start(&flow->law, &lro->law, pkt->l4_proto == IPPROTO_TCP);
 	return flow;
 }
 

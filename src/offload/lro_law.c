@@ -22,7 +22,7 @@
  * us; then it has one more try, and each one in vain doubles the next rest, up to 1024, until a wait
  * succeeds. For what is merely seen must not count as what was tried: a sender that stops for
  * acknowledgements looks like a stream as long as nobody waits for it. What comes at longer distances
- * never ends the rest.
+ * never ends the rest. UDP, where nothing marks a message's end, starts with a rest.
  *
  * So bulk traffic is held until its packets are full, and where it pauses that costs a few of its
  * own gaps; a steady stream of a segment every 12 us, say, leaves 16 at a time. A flow for which all
@@ -53,23 +53,29 @@ void lro_law_times(struct lro_law_times *times, uint64_t cycles_per_usec)
 	};
 }
 
-void lro_law_start(struct lro_law *law, const struct lro_law_times *times)
+static void rest(struct lro_law *law)
+{
+	law->rest = law->rest_next;
+	if (law->rest_next < REST_MAX)
+		law->rest_next *= 2;
+}
+
+void lro_law_start(struct lro_law *law, const struct lro_law_times *times, bool eager)
 {
 	*law = (struct lro_law){
 		.gap = times->gap_start,
-		.odds = ODDS_START,
+		.odds = eager ? ODDS_START : 0,
 		.rest_next = REST_MIN,
 	};
+	if (!eager)
+		rest(law);
 }
 
 static void learn_in_vain(struct lro_law *law)
 {
 	law->odds -= law->odds / 8;
-	if (law->odds >= ODDS_EVEN)
-		return;
-	law->rest = law->rest_next;
-	if (law->rest_next < REST_MAX)
-		law->rest_next *= 2;
+	if (law->odds < ODDS_EVEN)
+		rest(law);
 }
 
 void lro_law_learn(struct lro_law *law, const struct lro_law_times *times,

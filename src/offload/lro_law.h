@@ -33,7 +33,8 @@ enum lro_law_outcome {
 };
 
 void lro_law_times(struct lro_law_times *times, uint64_t cycles_per_usec);
-void lro_law_start(struct lro_law *law, const struct lro_law_times *times);
+/* eager: a new flow may wait at once, otherwise it starts with a rest. */
+void lro_law_start(struct lro_law *law, const struct lro_law_times *times, bool eager);
 void lro_law_learn(struct lro_law *law, const struct lro_law_times *times,
 		   enum lro_law_outcome outcome, uint64_t gap);
 

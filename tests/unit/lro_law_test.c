@@ -20,6 +20,7 @@ static uint64_t seed = 1;
 static const struct lro_config auto_mode = { .mode = LRO_AUTO };
 static const struct lro_config poll_mode = { .mode = LRO_POLL };
 static const struct frame_desc tcp4 = { 0, 4, 0, IPPROTO_TCP, 12, 0, 0 };
+static const struct frame_desc udp4 = { 0, 4, 0, IPPROTO_UDP, 0, 0, 0 };
 
 /* What a sender does, in microseconds. */
 struct sender {
@@ -103,8 +104,8 @@ struct result {
 };
 
 /* For so long count senders of a kind are watched; then what is held is delivered. */
-static struct result run(struct lro_config config, const struct sender *sender, unsigned count,
-			 uint64_t usecs)
+static struct result run_proto(struct lro_config config, const struct frame_desc *desc,
+			       const struct sender *sender, unsigned count, uint64_t usecs)
 {
 	struct result result;
 
@@ -114,7 +115,7 @@ static struct result run(struct lro_config config, const struct sender *sender, 
 					  .left = sender->train,
 					  .train = sender->train,
 					  .next = i * 3 };
-		stream_init(&flows[i].stream, &tcp4, 100, IDS_COUNT, PKT_CSUM_VALID, &seed);
+		stream_init(&flows[i].stream, desc, 100, IDS_COUNT, PKT_CSUM_VALID, &seed);
 	}
 	for (uint64_t now = 0; now < usecs; now++) {
 		for (unsigned i = 0; i < count; i++)
@@ -130,6 +131,12 @@ static struct result run(struct lro_config config, const struct sender *sender, 
 	};
 	world_close();
 	return result;
+}
+
+static struct result run(struct lro_config config, const struct sender *sender, unsigned count,
+			 uint64_t usecs)
+{
+	return run_proto(config, &tcp4, sender, count, usecs);
 }
 
 enum { LONG_RUN = 50000 };
@@ -192,6 +199,21 @@ static void requests(void **state)
 	result = run(auto_mode, &message, 1, LONG_RUN);
 	assert_true(result.rate == 5 && result.longest <= 4);
 	assert_int_equal(result.frames, run(poll_mode, &message, 1, LONG_RUN).frames);
+}
+
+/* UDP has no PSH: it waits once it is known to come in trains, and stops when that was wrong. */
+static void datagrams(void **state)
+{
+	static const struct sender few = { .train = 8, .pause_min = LONG_RUN };
+	static const struct sender requests = { .train = 1, .round_trip = 30 };
+	static const struct sender trains = { .train = 20, .pause_min = 50, .pause_max = 300 };
+	struct result result = run_proto(auto_mode, &udp4, &few, 1, LONG_RUN);
+
+	assert_int_equal(result.late, 0);
+	result = run_proto(auto_mode, &udp4, &requests, 1, LONG_RUN);
+	assert_true(result.late < result.frames / 100);
+	result = run_proto(auto_mode, &udp4, &trains, 1, LONG_RUN);
+	assert_true(result.rate > 15 && result.longest <= 20 + 10);
 }
 
 /* How much a sender sends, against what it sends if nothing is held. */
@@ -274,7 +296,7 @@ static void wait_follows_gap(void **state)
 	for (unsigned gap = 0; gap <= 50; gap += 5) {
 		unsigned wait = 4 * gap + 2 < 50 ? 4 * gap + 2 : 50;
 
-		lro_law_start(&law, &times);
+		lro_law_start(&law, &times, true);
 		assert_int_equal(lro_law_wait(&law, &times), 10 * USEC);
 		for (unsigned i = 0; i < 40; i++)
 			learn(&law, LRO_LAW_CAUGHT, gap);
@@ -290,7 +312,7 @@ static void odds(void **state)
 	unsigned vain = 0;
 
 	lro_law_times(&times, USEC);
-	lro_law_start(&law, &times);
+	lro_law_start(&law, &times, true);
 	for (unsigned i = 0; i < 1000; i++)
 		learn(&law, LRO_LAW_CAUGHT, 1);
 	do
@@ -298,7 +320,7 @@ static void odds(void **state)
 	while (learn(&law, LRO_LAW_IN_VAIN, 100));
 	assert_int_equal(vain, 6);
 	/* Half of the waits in vain are too many; a third is not. */
-	lro_law_start(&law, &times);
+	lro_law_start(&law, &times, true);
 	for (unsigned i = 0; i < 1000; i++) {
 		learn(&law, LRO_LAW_CAUGHT, 1);
 		learn(&law, LRO_LAW_CAUGHT, 1);
@@ -311,7 +333,7 @@ static void rests_double(void **state)
 	struct lro_law law;
 
 	lro_law_times(&times, USEC);
-	lro_law_start(&law, &times);
+	lro_law_start(&law, &times, true);
 	learn(&law, LRO_LAW_IN_VAIN, 100);
 	assert_int_equal(learn(&law, LRO_LAW_IN_VAIN, 100), 0);
 	for (unsigned rest = 8, i = 0; i < 12; i++) {
@@ -338,11 +360,17 @@ static void rests_double(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(trains),           cmocka_unit_test(interleaved),
-		cmocka_unit_test(steady),           cmocka_unit_test(requests),
-		cmocka_unit_test(stop_and_wait),    cmocka_unit_test(windows),
-		cmocka_unit_test(slow_start),       cmocka_unit_test(requests_teach_nothing),
-		cmocka_unit_test(wait_follows_gap), cmocka_unit_test(odds),
+		cmocka_unit_test(trains),
+		cmocka_unit_test(interleaved),
+		cmocka_unit_test(steady),
+		cmocka_unit_test(requests),
+		cmocka_unit_test(datagrams),
+		cmocka_unit_test(stop_and_wait),
+		cmocka_unit_test(windows),
+		cmocka_unit_test(slow_start),
+		cmocka_unit_test(requests_teach_nothing),
+		cmocka_unit_test(wait_follows_gap),
+		cmocka_unit_test(odds),
 		cmocka_unit_test(rests_double),
 	};
 
