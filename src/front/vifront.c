@@ -190,8 +190,11 @@ static int wait_readable(int fd, uint64_t end)
 static int connect_socket(struct vifront *front, uint64_t end, struct error *error)
 {
 	const char *path = front->address.sun_path;
+	struct stat st;
 	int err;
 
+	if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return fail(error, -ENOTSOCK, "%s: not a socket", path);
 	front->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (front->sock < 0)
 		return fail(error, -errno, "socket: %s", strerror(errno));

@@ -105,16 +105,19 @@ static void expect_failure(int code, const char *sentence)
 
 static void test_says_why_it_cannot_connect(void **state)
 {
-	char long_path[200];
+	char long_path[200] = "";
 
-	memset(long_path, 'x', sizeof(long_path));
-	long_path[199] = 0;
+	memset(long_path, 'x', sizeof(long_path) - 1);
 	fake.refuses = "guest 'web' has a front end already";
 	fake_start(&fake, path);
 	expect_failure(-EPERM, "vifd refuses: guest 'web' has a front end already");
 	assert_int_equal(vifront_open(&front, long_path, NULL, NULL), -ENAMETOOLONG);
 	fake_die(&fake);
+	strcpy(long_path, path);
 	expect_failure(-ENOENT, "no vifd is listening there");
+	strcpy(path, "/dev/null");
+	expect_failure(-ENOTSOCK, "not a socket");
+	strcpy(path, long_path);
 	fake = (struct fake_vifd){ .silent = true };
 	fake_start(&fake, path);
 	expect_failure(-ETIMEDOUT, "does not answer");
