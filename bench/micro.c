@@ -11,6 +11,8 @@
  *      segment-linear  the same to a port that takes    the same
  *                      no fragments: frames in one
  *                      piece, which includes the copy
+ *      lro             a received segment of 1448 bytes the same, passed on without
+ *                      merged into a large packet       being looked at
  *
  * Theory of operation. The buffers are few enough to stay in the first-level cache. The packets are
  * more than the second-level cache holds, since a guest's payload was written by the guest's CPU
@@ -30,6 +32,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "offload/lro.h"
+#include "offload/tso.h"
 #include "pkt/csum.h"
 #include "pkt/headers.h"
 #include "port/port.h"
@@ -221,6 +225,91 @@ static void check_sink(side_fn side)
 		     sent_packets, sent_bytes, sent_unfinished, sent_linear);
 }
 
+/* ---- segments that arrive, a burst at a time ---- */
+
+static struct {
+	struct lro *merging, *passing;
+	uint8_t headers[PKT_BURST][PKT_HEADER_MAX];
+	uint64_t polls;
+} wire;
+
+static uint32_t wire_takes(struct port *in, struct pkt *pkt)
+{
+	return PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4;
+}
+
+static void wire_deliver(struct port *in, struct pkt **pkts, unsigned n)
+{
+	sink_send(in, pkts, n);
+}
+
+/* Their headers are those of the first packet's segments. */
+static void wire_build(void)
+{
+	static const struct lro_ops ops = { wire_takes, wire_deliver };
+	static const struct lro_config merge = { .mode = LRO_POLL }, pass = { .mode = LRO_OFF };
+	struct pkt *segments[PKT_BURST];
+	struct tso tso;
+
+	wire.merging = lro_new(&sink, &ops);
+	wire.passing = lro_new(&sink, &ops);
+	if (!wire.merging || !wire.passing || !tso_begin(&tso, packets[0], true) ||
+	    tso_next(&tso, &worker_self->pool, segments, PKT_BURST) != PKT_BURST)
+		errx(EXIT_FAILURE, "segments");
+	lro_configure(wire.merging, &merge);
+	lro_configure(wire.passing, &pass);
+	for (unsigned i = 0; i < PKT_BURST; i++) {
+		memcpy(wire.headers[i], segments[i]->header, PAYLOAD_OFF);
+		pkt_put(segments[i]);
+	}
+	worker_complete(worker_self);
+}
+
+/* count segments, in whole bursts, as an AF_XDP queue hands them over. */
+static void wire_poll(struct lro *lro, unsigned count)
+{
+	struct pkt *burst[PKT_BURST];
+
+	for (unsigned done = 0; done < count; done += PKT_BURST) {
+		uint8_t *payload = frames[wire.polls++ % PACKETS] + PAYLOAD_OFF;
+
+		pkt_pool_get(&worker_self->pool, burst, PKT_BURST);
+		for (unsigned i = 0; i < PKT_BURST; i++) {
+			struct pkt *pkt = burst[i];
+
+			memcpy(pkt->header, wire.headers[i], PAYLOAD_OFF);
+			pkt->header_len = PAYLOAD_OFF;
+			pkt->len = PAYLOAD_OFF + GSO_SIZE;
+			pkt->frags[0] = (struct iovec){ payload + i * GSO_SIZE, GSO_SIZE };
+			pkt->frag_count = 1;
+			pkt->in_port = sink.id;
+			pkt->offload.flags = PKT_CSUM_VALID;
+			headers_parse(pkt);
+		}
+		lro_poll(lro, burst, PKT_BURST, wire.polls);
+		worker_complete(worker_self);
+	}
+}
+
+static void merge_segments(unsigned count)
+{
+	wire_poll(wire.merging, count);
+}
+
+static void pass_segments(unsigned count)
+{
+	wire_poll(wire.passing, count);
+}
+
+static void check_merging(void)
+{
+	sent_packets = sent_bytes = 0;
+	merge_segments(PKT_BURST);
+	if (sent_packets != 1 || sent_bytes != PAYLOAD_OFF + PKT_BURST * GSO_SIZE)
+		errx(EXIT_FAILURE, "a burst of segments left as %lu packets, %lu bytes",
+		     sent_packets, sent_bytes);
+}
+
 /* ---- measuring ---- */
 
 static uint64_t cpu_nsec(void)
@@ -242,7 +331,7 @@ static double nsec_each(side_fn side, unsigned count)
 /* How often something is to be done in a turn; doing it that often also warms it up. */
 static unsigned turn_count(side_fn side)
 {
-	unsigned count = 1;
+	unsigned count = PKT_BURST;
 
 	while (nsec_each(side, count) * count < TURN_NSEC)
 		count *= 2;
@@ -289,6 +378,7 @@ static const struct {
 	{ "copy-csum", copy_with_checksum, copy_then_checksum, false },
 	{ "segment", segment_sg, copy_packet, true },
 	{ "segment-linear", segment_linear, copy_packet, true },
+	{ "lro", merge_segments, pass_segments, false },
 };
 
 static void run_row(const char *name, unsigned samples)
@@ -317,6 +407,8 @@ int main(int argc, char **argv)
 		errx(EXIT_FAILURE, "packet pool");
 	for (unsigned i = 0; i < PACKETS; i++)
 		build_packet(packets[i], frames[i]);
+	wire_build();
+	check_merging();
 	for (int i = 2; i < argc; i++)
 		run_row(argv[i], samples);
 	return 0;

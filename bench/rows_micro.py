@@ -19,6 +19,7 @@ KINDS = {
     "copy-csum": ("copy+csum", "ns", False, 0.85, lambda ns: ns),
     "segment": ("copy", "us", False, 1.6, lambda ns: ns / 1e3),
     "segment-linear": ("copy", "us", False, None, lambda ns: ns / 1e3),
+    "lro": ("no lro", "ns", False, None, lambda ns: ns),
 }
 ROWS = list(KINDS)
 
