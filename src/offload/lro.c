@@ -46,16 +46,16 @@ enum {
 	POOL_RESERVE = 8, /* share of the pool's packets that is not for us: 1/8 */
 };
 
+/* Times are TSC. */
 struct flow {
 	struct lro_aggregate aggregate;
-	uint64_t
-		first; /* when the held aggregate's first segment arrived; TSC, as all times here */
-	uint64_t latest;            /* when the flow's latest segment did */
+	uint64_t first;             /* when what is held began to arrive */
+	uint64_t latest;            /* when the flow's latest segment arrived */
 	uint64_t due;               /* auto: when what is held leaves, or was to leave */
 	struct flow *older, *newer; /* held */
 	struct lro_law law;
 	bool open; /* the latest segment waited, or might have: the next one tells what for */
-};
+} __attribute__((aligned(64)));
 
 /* Somebody to whom packets are not to be merged for now. */
 struct refusal {
@@ -86,7 +86,7 @@ struct lro {
 
 	struct refusal refusals[REFUSALS];
 	uint32_t hashes[LRO_FLOWS]; /* of the flows, for the search; 0: none */
-	struct flow flows[LRO_FLOWS] __attribute__((aligned(64)));
+	struct flow flows[LRO_FLOWS];
 };
 
 /* ---- setting up ---- */
