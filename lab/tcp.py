@@ -43,6 +43,7 @@ class Stream:
 
     def __init__(self, wire, address):
         self.conn = connect(wire, address, DISCARD)
+        self.conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic") # as Linux has it: no pacing
         self.thread = threading.Thread(target=self._send)
 
     def __enter__(self):
