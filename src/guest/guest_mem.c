@@ -25,10 +25,10 @@
  */
 #include "guest/guest_mem.h"
 #include "guest/guest_fault.h"
+#include "sys/pages.h"
 
 #include <errno.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -159,29 +159,13 @@ void *guest_mem_search(const struct guest_mem *mem, unsigned *last, uint64_t gpa
  * edges are normal. */
 size_t guest_region_page_size(const struct guest_region *region, bool *transparent)
 {
-	uintptr_t from = (uintptr_t)region->host, to = from + region->size, start, end;
-	unsigned long long kib, resident = 0, huge = 0;
-	bool inside = false;
-	char line[512];
-	FILE *smaps;
+	struct pages pages;
 
 	*transparent = false;
 	if (region->mapping->page_size > SMALL_PAGE)
 		return region->mapping->page_size;
-	smaps = fopen("/proc/self/smaps", "re");
-	if (!smaps)
-		return SMALL_PAGE;
-	while (fgets(line, sizeof(line), smaps)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = start < to && end > from;
-		else if (inside && sscanf(line, "Rss: %llu", &kib) == 1)
-			resident += kib;
-		else if (inside && (sscanf(line, "ShmemPmdMapped: %llu", &kib) == 1 ||
-				    sscanf(line, "FilePmdMapped: %llu", &kib) == 1))
-			huge += kib;
-	}
-	fclose(smaps);
-	*transparent = huge > 0 && huge >= resident / 2;
+	pages_look(region->host, region->size, &pages);
+	*transparent = pages.super > 0 && pages.super >= pages.resident / 2;
 	return *transparent ? SUPERPAGE : SMALL_PAGE;
 }
 

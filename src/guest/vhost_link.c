@@ -17,11 +17,10 @@
  * belong to this one. All calls are non-blocking by flag of the call, not of the descriptor, which
  * the peer may share and change.
  *
- * A front end costs the other guests something with each message: most pause the workers for a
- * moment. It therefore spends tokens, one a message and CONNECT_TOKENS a connection, and has
- * BURST_TOKENS and RATE_TOKENS a second, over all its connections. Out of tokens it is not read for
- * a while; nothing is lost, and front ends that mean well need some fifty messages for a start and
- * never notice. A front end that does not read its answers is disconnected.
+ * What a front end may ask for in a time is limited (sys/tokens.h): a message costs a token, a
+ * connection some. Out of tokens it is not read for a while; nothing is lost, and front ends that
+ * mean well need some fifty messages for a start and never notice. A front end that does not read
+ * its answers is disconnected.
  */
 #include "guest/vhost_link.h"
 
@@ -31,9 +30,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sys/loop.h"
@@ -41,9 +37,6 @@
 enum {
 	RETRY_MS = 200,
 	THROTTLE_MS = 50,
-	RATE_TOKENS = 1000, /* a second */
-	BURST_TOKENS = 2000,
-	CONNECT_TOKENS = 20,
 	MESSAGES_PER_TURN = 32, /* before other descriptors of the loop get theirs */
 };
 
@@ -51,8 +44,6 @@ enum { HEADER_SIZE = sizeof(((struct vhost_msg *)NULL)->header) };
 _Static_assert(HEADER_SIZE == 12, "as on the socket");
 
 static int listen_at(struct vhost_link *link, mode_t mode, struct error *error);
-static int make_room(const struct sockaddr_un *addr, struct error *error);
-static int socket_address(const char *path, struct sockaddr_un *addr, struct error *error);
 static void on_accept(void *arg, uint32_t events);
 static void try_connect(void *arg);
 static int connected(struct vhost_link *link, int fd);
@@ -62,7 +53,6 @@ static int receive(struct vhost_link *link);
 static ssize_t receive_some(struct vhost_link *link, void *to, size_t len);
 static int take_fds(struct vhost_msg *msg, struct msghdr *header);
 static void next_message(struct vhost_link *link);
-static bool take(struct vhost_link *link, unsigned tokens);
 static void on_throttle_end(void *arg);
 
 int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *config,
@@ -73,11 +63,11 @@ int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *con
 	link->name = config->name;
 	link->client = config->client;
 	link->listen_fd = link->fd = -1;
-	link->tokens = BURST_TOKENS;
+	link->tokens = (struct tokens){ TOKENS_BURST };
 	if (config->path) {
 		struct sockaddr_un addr;
 
-		ret = socket_address(config->path, &addr, error);
+		ret = unix_address(config->path, &addr, error);
 		if (ret)
 			return ret;
 		link->path = strdup(config->path);
@@ -102,8 +92,6 @@ int vhost_link_open(struct vhost_link *link, const struct vhost_link_config *con
 
 void vhost_link_close(struct vhost_link *link)
 {
-	struct stat st;
-
 	if (link->timer)
 		loop_del_timer(link->timer);
 	link->timer = 0;
@@ -117,9 +105,7 @@ void vhost_link_close(struct vhost_link *link)
 		loop_del_fd(link->listen_fd);
 		close(link->listen_fd);
 		link->listen_fd = -1;
-		if (lstat(link->path, &st) == 0 && st.st_dev == link->socket_dev &&
-		    st.st_ino == link->socket_ino)
-			unlink(link->path);
+		unix_unlink(link->path, &link->file);
 	}
 	free(link->path);
 	link->path = NULL;
@@ -139,75 +125,17 @@ bool vhost_link_reply(struct vhost_link *link, uint32_t size)
 
 static int listen_at(struct vhost_link *link, mode_t mode, struct error *error)
 {
-	struct sockaddr_un addr;
-	struct stat st;
-	int ret, fd;
+	int fd = unix_listen(link->path, SOCK_STREAM, mode, &link->file, error), ret;
 
-	socket_address(link->path, &addr, error);
-	ret = make_room(&addr, error);
-	if (ret)
-		return ret;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* the mode given before bind() holds, less the umask, from the file's first moment; chmod()
-	 * adds the rest */
-	if (fd < 0 || fchmod(fd, mode) || bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
-		goto failed;
-	if (lstat(link->path, &st) == 0) {
-		link->socket_dev = st.st_dev;
-		link->socket_ino = st.st_ino;
-	}
-	if (chmod(link->path, mode) || listen(fd, 4))
-		goto failed_bound;
+	if (fd < 0)
+		return fd;
 	ret = loop_add_fd(fd, EPOLLIN, on_accept, link);
 	if (ret) {
-		errno = -ret;
-		goto failed_bound;
+		unix_unlink(link->path, &link->file);
+		close(fd);
+		return fail(error, ret, "cannot listen on %s: %s", link->path, strerror(-ret));
 	}
 	link->listen_fd = fd;
-	return 0;
-
-failed_bound:
-	ret = errno;
-	unlink(link->path);
-	errno = ret;
-failed:
-	ret = -errno;
-	if (fd >= 0)
-		close(fd);
-	return fail(error, ret, "cannot listen on %s: %s", link->path, strerror(-ret));
-}
-
-/* Remove a socket that nobody listens on any more; anything else that is in the way is an error. */
-static int make_room(const struct sockaddr_un *addr, struct error *error)
-{
-	struct stat st;
-	int fd, saved;
-
-	if (lstat(addr->sun_path, &st))
-		return 0; /* nothing there, or bind() will say what is wrong */
-	if (!S_ISSOCK(st.st_mode))
-		return fail(error, -EEXIST, "%s exists and is not a socket", addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return fail(error, -errno, "cannot make a socket: %s", strerror(errno));
-	saved = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) ? errno : 0;
-	close(fd);
-	if (saved == 0 || saved == EAGAIN)
-		return fail(error, -EADDRINUSE, "%s is in use by another program", addr->sun_path);
-	if (saved != ECONNREFUSED)
-		return fail(error, -saved, "cannot replace %s: %s", addr->sun_path,
-			    strerror(saved));
-	unlink(addr->sun_path);
-	return 0;
-}
-
-static int socket_address(const char *path, struct sockaddr_un *addr, struct error *error)
-{
-	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof(addr->sun_path))
-		return fail(error, -ENAMETOOLONG, "path of a socket is longer than %zu bytes: %s",
-			    sizeof(addr->sun_path) - 1, path);
-	strcpy(addr->sun_path, path);
 	return 0;
 }
 
@@ -223,7 +151,7 @@ static void on_accept(void *arg, uint32_t events)
 	struct vhost_link *link = arg;
 	int fd = -1;
 
-	if (take(link, CONNECT_TOKENS))
+	if (tokens_take(&link->tokens, TOKENS_CONNECT))
 		fd = accept4(link->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0 && connected(link, fd) == 0)
 		return;
@@ -240,9 +168,9 @@ static void try_connect(void *arg)
 	int fd;
 
 	link->timer = 0;
-	socket_address(link->path, &addr, &error);
+	unix_address(link->path, &addr, &error);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && take(link, CONNECT_TOKENS) &&
+	if (fd >= 0 && tokens_take(&link->tokens, TOKENS_CONNECT) &&
 	    connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0) {
 		if (connected(link, fd) == 0)
 			return;
@@ -310,7 +238,7 @@ static void on_socket(void *arg, uint32_t events)
 			return;
 		}
 		next_message(link);
-		if (!take(link, 1)) {
+		if (!tokens_take(&link->tokens, 1)) {
 			link->throttled++;
 			loop_set_events(link->fd, 0);
 			set_timer(link, THROTTLE_MS, on_throttle_end);
@@ -423,23 +351,6 @@ static void next_message(struct vhost_link *link)
 	}
 	msg->fd_count = 0;
 	link->have = 0;
-}
-
-/* Spend tokens. False: there are too few left; those that there are stay. */
-static bool take(struct vhost_link *link, unsigned tokens)
-{
-	struct timespec now;
-	uint64_t ms, gained;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	ms = (uint64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-	gained = (ms - link->tokens_ms) * RATE_TOKENS / 1000;
-	link->tokens_ms = ms;
-	link->tokens = gained < BURST_TOKENS - link->tokens ? link->tokens + gained : BURST_TOKENS;
-	if (link->tokens < tokens)
-		return false;
-	link->tokens -= tokens;
-	return true;
 }
 
 static void on_throttle_end(void *arg)

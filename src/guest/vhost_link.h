@@ -13,6 +13,8 @@
 
 #include "sys/error.h"
 #include "sys/log.h"
+#include "sys/tokens.h"
+#include "sys/unix_socket.h"
 
 enum {
 	VHOST_PAYLOAD_MAX = 4096, /* more than any message of the specification has */
@@ -79,13 +81,11 @@ struct vhost_link {
 	const char *name; /* of the guest, for messages; the caller's */
 	char *path;       /* NULL: the connection was given */
 	bool client;
-	int listen_fd;    /* -1: not a server */
-	int fd;           /* -1: not connected */
-	dev_t socket_dev; /* the socket file that we made */
-	ino_t socket_ino;
-	int timer;          /* until we try or read again; 0: none */
-	unsigned tokens;    /* what the front end may still ask of us, see take() */
-	uint64_t tokens_ms; /* when they were counted last */
+	int listen_fd;         /* -1: not a server */
+	int fd;                /* -1: not connected */
+	struct unix_file file; /* the socket file that we made */
+	int timer;             /* until we try or read again; 0: none */
+	struct tokens tokens;  /* what the front end may still ask of us */
 	uint64_t connections, throttled;
 	struct log_limit limit;
 	size_t have; /* bytes of msg received so far */
