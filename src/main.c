@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "bridge/bridge.h"
+#include "guest/snet_control.h"
 #include "guest/vhost_user.h"
 #include "port/worker.h"
 #include "sys/commands.h"
@@ -199,6 +200,7 @@ static void on_tick(void *arg)
 	}
 	workers_watchdog();
 	vhost_user_tick();
+	snet_tick();
 	loop_add_timer(TICK_MSEC, on_tick, NULL);
 }
 
@@ -253,6 +255,7 @@ static void close_ports(void)
 		if (!port)
 			continue;
 		bridge_remove_port(port);
+		port_untie(port);
 		worker_detach(port);
 		port->ops->close(port);
 	}

@@ -18,7 +18,21 @@
 
 enum { COLUMNS_MAX = 12, CELL_BYTES = 256 };
 
-enum format { TEXT, NUMBER, COUNT, RATIO, YES, LIST, SECONDS, USEC, NSEC, ROLE, QUEUES, COUNTS };
+enum format {
+	TEXT,
+	NUMBER,
+	COUNT,
+	RATIO,
+	YES,
+	LIST,
+	SECONDS,
+	USEC,
+	NSEC,
+	ROLE,
+	QUEUES,
+	COUNTS,
+	SIZE
+};
 
 struct column {
 	const char *title;
@@ -113,6 +127,15 @@ static const struct view views[] = {
 			{ "RATE", "rate", RATIO }, { "DELAY P50", "delay_p50_ns", NSEC },
 			{ "P99", "delay_p99_ns", NSEC }, { "MAX", "delay_max_ns", NSEC },
 			{ "SENT ON BECAUSE", "flushed", COUNTS },
+		},
+	},
+	{
+		.command = "show memory",
+		.nothing = "no memory",
+		.columns = {
+			{ "OF", "owner", TEXT }, { "WHAT", "what", TEXT },
+			{ "SIZE", "size", SIZE }, { "RESIDENT", "resident", SIZE },
+			{ "ON SUPERPAGES", "superpages", SIZE }, { "PAGES", "pages", TEXT },
 		},
 	},
 	{ .command = "show guests", .nothing = "no guests", .print = print_guests },
@@ -335,6 +358,9 @@ static void format_cell(char *cell, const json_t *value, enum format format)
 	case COUNTS:
 		format_counts(cell, value);
 		break;
+	case SIZE:
+		format_size(cell, json_integer_value(value));
+		break;
 	}
 }
 
@@ -355,7 +381,8 @@ static void print_rows(const json_t *rows, const struct column *columns, unsigne
 
 		strcpy(cells[c].text, columns[c].title);
 		table.right[c] = format == NUMBER || format == COUNT || format == SECONDS ||
-				 format == USEC || format == NSEC || format == RATIO;
+				 format == USEC || format == NSEC || format == RATIO ||
+				 format == SIZE;
 	}
 	json_array_foreach (rows, i, row) {
 		cells = table_row(&table);
@@ -474,6 +501,76 @@ static void print_memory(const json_t *regions)
 	table_print(&table, 2);
 }
 
+/* The queues of an snet guest. */
+static void print_queues(const json_t *queues)
+{
+	struct table table;
+	size_t i;
+	const json_t *queue;
+
+	table_init(&table, 3);
+	table.right[1] = true;
+	json_array_foreach (queues, i, queue) {
+		struct cell *cells = table_row(&table);
+
+		strcpy(cells[0].text, i == 0 ? "queues    " : "");
+		snprintf(cells[1].text, CELL_BYTES, "%" PRId64, count_of(queue, "index"));
+		if (json_is_true(json_object_get(queue, "broken")))
+			snprintf(cells[2].text, CELL_BYTES, "BROKEN: %s", text_of(queue, "why"));
+		else
+			snprintf(cells[2].text, CELL_BYTES,
+				 "%" PRId64 " buffers of it with vifd, %" PRId64
+				 " with it, of which %" PRId64 " by reference",
+				 count_of(queue, "sent"), count_of(queue, "out"),
+				 count_of(queue, "references"));
+	}
+	table_print(&table, 2);
+}
+
+static void print_zones(const json_t *zones)
+{
+	struct table table;
+	size_t i;
+	const json_t *zone;
+
+	table_init(&table, 4);
+	table.right[1] = true;
+	json_array_foreach (zones, i, zone) {
+		struct cell *cells = table_row(&table);
+
+		strcpy(cells[0].text, i == 0 ? "zones     " : "");
+		snprintf(cells[1].text, CELL_BYTES, "%" PRId64, count_of(zone, "id"));
+		snprintf(cells[2].text, CELL_BYTES, "to %s", text_of(zone, "access"));
+		snprintf(cells[3].text, CELL_BYTES, "in pages: %s", text_of(zone, "pages"));
+	}
+	table_print(&table, 2);
+}
+
+static void print_vhost_user(const json_t *guest)
+{
+	print_words("features", json_object_get(guest, "features"));
+	printf("  %-10s%" PRId64 " in use\n", "pairs", count_of(guest, "pairs"));
+	print_rings(json_object_get(guest, "rings"));
+	print_memory(json_object_get(guest, "memory"));
+	printf("  %-10s%" PRId64 " messages, %" PRId64 " reconnects, %" PRId64 " broken rings\n",
+	       "so far", count_of(guest, "messages"), count_of(guest, "reconnects"),
+	       count_of(guest, "breaks"));
+}
+
+static void print_snet(const json_t *guest)
+{
+	printf("  %-10s%s\n", "trust", text_of(guest, "trust"));
+	print_words("takes", json_object_get(guest, "features"));
+	printf("  %-10s%" PRId64 " entries of %" PRId64 " bytes\n", "rings",
+	       count_of(guest, "ring"), count_of(guest, "entry"));
+	print_queues(json_object_get(guest, "queues"));
+	print_zones(json_object_get(guest, "zones"));
+	printf("  %-10s%" PRId64 " reconnects, %" PRId64 " refused, %" PRId64
+	       " broken queues, %" PRId64 " sessions not done yet\n",
+	       "so far", count_of(guest, "reconnects"), count_of(guest, "refused"),
+	       count_of(guest, "breaks"), count_of(guest, "lingering"));
+}
+
 static void print_guests(const json_t *result, bool all)
 {
 	size_t i;
@@ -486,14 +583,10 @@ static void print_guests(const json_t *result, bool all)
 		       json_is_true(json_object_get(guest, "connected")) ? "connected"
 									 : "not connected",
 		       text_of(guest, "role"), path ? " at " : "", path ? path : "");
-		print_words("features", json_object_get(guest, "features"));
-		printf("  %-10s%" PRId64 " in use\n", "pairs", count_of(guest, "pairs"));
-		print_rings(json_object_get(guest, "rings"));
-		print_memory(json_object_get(guest, "memory"));
-		printf("  %-10s%" PRId64 " messages, %" PRId64 " reconnects, %" PRId64
-		       " broken rings\n",
-		       "so far", count_of(guest, "messages"), count_of(guest, "reconnects"),
-		       count_of(guest, "breaks"));
+		if (json_object_get(guest, "trust"))
+			print_snet(guest);
+		else
+			print_vhost_user(guest);
 	}
 }
 

@@ -42,6 +42,7 @@ static void send_to_pair(struct channel *channel, unsigned pair, struct pkt **pk
 
 		for (unsigned i = done; i < done + fit; i++) {
 			stats->send_bytes += pkts[i]->len;
+			stats->copied_bytes += pkts[i]->len - pkts[i]->header_len;
 			stats->send_gso_packets += pkts[i]->offload.gso_type != PKT_GSO_NONE;
 		}
 		stats->send_packets += fit;

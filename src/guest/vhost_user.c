@@ -17,6 +17,7 @@
 
 #include "guest/vhost_messages.h"
 #include "port/worker.h"
+#include "sys/pages.h"
 
 /* What the low-level NIC of the papers does not have (M6, M30): checksums and segmentation, both
  * ways. */
@@ -277,4 +278,13 @@ json_t *vhost_user_show(struct port *port)
 			 show_memory(vu->device.mem), "messages", (json_int_t)vu->messages,
 			 "reconnects", (json_int_t)again, "throttled", (json_int_t)link->throttled,
 			 "breaks", (json_int_t)vu->device.breaks);
+}
+
+void vhost_user_show_memory(struct port *port, json_t *list)
+{
+	const struct guest_mem *mem = of_channel(channel_of_port(port))->device.mem;
+
+	for (unsigned i = 0; mem && i < mem->count; i++)
+		pages_row(list, port->name, "guest memory", mem->regions[i].host,
+			  mem->regions[i].size);
 }

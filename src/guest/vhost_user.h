@@ -35,5 +35,7 @@ void vhost_user_tick(void);
 /* State of the guest for `show guests`: connected, role, path, features by name, rings (size,
  * running, broken and why), memory regions with page sizes, messages, reconnects. New reference. */
 json_t *vhost_user_show(struct port *port);
+/* Add rows of `show memory` to list: the regions of the guest's memory, rings and all. */
+void vhost_user_show_memory(struct port *port, json_t *list);
 
 #endif

@@ -71,6 +71,32 @@ void ports_tick(void)
 	}
 }
 
+void ports_let_go(const struct port *from)
+{
+	for (unsigned i = 1; i < PORTS_MAX; i++) {
+		if (ports[i] && ports[i] != from && ports[i]->ops->let_go)
+			ports[i]->ops->let_go(ports[i], from);
+	}
+}
+
+void port_tie(struct port *a, struct port *b)
+{
+	workers_pause();
+	a->direct = b;
+	b->direct = a;
+	workers_resume();
+}
+
+void port_untie(struct port *port)
+{
+	if (!port->direct)
+		return;
+	workers_pause();
+	port->direct->direct = NULL;
+	port->direct = NULL;
+	workers_resume();
+}
+
 void port_note_mtu(struct port *port, int mtu)
 {
 	if (mtu > UINT16_MAX)

@@ -22,6 +22,7 @@
 struct bridge;
 struct lro;
 struct port;
+struct zone_group;
 
 enum { PORTS_MAX = 1024, PORT_QUEUES_MAX = 16, WORKERS_MAX = 64, PORT_NAME_MAX = 32 };
 
@@ -46,6 +47,8 @@ enum port_caps {
  * disarm: no wake-ups while polled.
  * close:  workers no longer know the port; release everything, the port itself included.
  * tick:   about once a second, on the main thread, while workers run; NULL: nothing to do.
+ * let_go: from is about to close: keep no reference to a packet that came in there. On the main
+ *         thread, while workers are paused; NULL: it keeps none when send() has returned.
  */
 struct port_ops {
 	const char *kind; /* "vhost-user", "tap" */
@@ -56,6 +59,7 @@ struct port_ops {
 	void (*disarm)(struct port *port, unsigned queue);
 	void (*close)(struct port *port);
 	void (*tick)(struct port *port);
+	void (*let_go)(struct port *port, const struct port *from);
 };
 
 /*
@@ -80,6 +84,8 @@ struct port_ops {
 	X(linearised_packets,                                                                      \
 	  "packets copied into one piece of memory, their checksum with them, before they "        \
 	  "were sent here")                                                                        \
+	X(referenced_packets, "packets put out as they lie, the payload not copied (snet)")        \
+	X(copied_bytes, "bytes of payload copied into the memory of a guest")                      \
 	X(wakeups, "wake-ups by the port (kick, readable descriptor)")                             \
 	X(doorbells, "wake-ups given to the port (call)")                                          \
 	X(drop_runt, "received: shorter than an Ethernet header")                                  \
@@ -124,9 +130,13 @@ struct port {
 	bool has_mac;
 	/* an empty recv() costs a system call: polled less often while others are busy */
 	bool poll_is_syscall;
+	bool queue_per_worker; /* queue i is worker i's, and worker i alone sends to its other half */
 	bool flush_pending[WORKERS_MAX]; /* owned by each worker: on its list of ports to flush */
 	uint8_t mac[6];                  /* the guest's, if has_mac */
 	struct bridge *bridge;
+	char direct_name[PORT_NAME_MAX];  /* of the port that it is to be tied to; empty: none */
+	struct port *direct;              /* which it is: all goes there, past any bridge (S15) */
+	struct zone_group *zones;         /* that what it receives lies in; NULL: elsewhere */
 	struct lro *lro[PORT_QUEUES_MAX]; /* by queue; NULL: never merged (worker_set_lro()) */
 	char name[PORT_NAME_MAX];
 	struct port_stats *stats; /* [WORKERS_MAX], one writer each */
@@ -146,6 +156,12 @@ struct port *port_by_id(unsigned id);
 
 /* To be called about once a second. */
 void ports_tick(void);
+/* While paused: no other port keeps a reference to a packet that came in on this one. */
+void ports_let_go(const struct port *from);
+/* Tie two ports that are on no bridge: what comes in on one goes out on the other (S15); and untie
+ * a port that may be tied. Pause inside. */
+void port_tie(struct port *a, struct port *b);
+void port_untie(struct port *port);
 /* The MTU of the port's interface is found to be this; it may have been changed. */
 void port_note_mtu(struct port *port, int mtu);
 

@@ -305,7 +305,8 @@ void worker_attach(struct port *port)
 {
 	workers_pause();
 	for (unsigned i = 0; i < port->queues; i++) {
-		struct worker *worker = worker_with_fewest_queues();
+		struct worker *worker = port->queue_per_worker ? &workers[i]
+							       : worker_with_fewest_queues();
 
 		worker->queues[worker->queue_count++] =
 			(struct worker_queue){ .port = port, .queue = i, .wake_fd = -1 };
@@ -334,6 +335,7 @@ void worker_detach(struct port *port)
 		}
 		worker->queue_count = kept;
 	}
+	ports_let_go(port);
 	workers_resume();
 }
 
@@ -409,13 +411,27 @@ static void worker_flush(struct worker *worker)
 	worker->flush_count = 0;
 }
 
+/* Send a burst on: to the port that it is tied to, or over its bridge. */
+static void forward(struct port *in, struct pkt **pkts, unsigned n)
+{
+	if (unlikely(in->direct != NULL))
+		port_send(in->direct, pkts, n);
+	else
+		bridge_forward(in, pkts, n);
+}
+
+static uint32_t takes(struct port *in, struct pkt *pkt)
+{
+	return in->direct ? in->direct->caps : bridge_takes(in, pkt);
+}
+
 static void deliver(struct port *in, struct pkt **pkts, unsigned n)
 {
-	bridge_forward(in, pkts, n);
+	forward(in, pkts, n);
 	worker_complete(worker_self);
 }
 
-static const struct lro_ops lro_ops = { .takes = bridge_takes, .deliver = deliver };
+static const struct lro_ops lro_ops = { .takes = takes, .deliver = deliver };
 
 int worker_set_lro(struct port *port, const struct lro_config *config)
 {
@@ -456,7 +472,7 @@ static unsigned worker_round(struct worker *worker)
 		if (lro)
 			lro_poll(lro, pkts, n, worker->profile.last);
 		else if (n > 0)
-			bridge_forward(port, pkts, n);
+			forward(port, pkts, n);
 		if (worker->done_count > 0)
 			worker_complete(worker);
 		if (n == 0)

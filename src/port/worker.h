@@ -89,7 +89,8 @@ void workers_watchdog(void);
 /* Change the idle spin at run time (see worker_config). */
 void workers_set_idle_spin(int usec);
 
-/* Share a registered port's queues out over the workers (fewest first), and back. Pause inside. */
+/* Share a registered port's queues out over the workers (fewest first, or one to each), and back.
+ * Pause inside. */
 void worker_attach(struct port *port);
 void worker_detach(struct port *port);
 /* Set (fd >= 0) or forget (-1) the descriptor whose readability wakes the queue's worker;

@@ -19,9 +19,11 @@
 #include <string.h>
 
 #include "bridge/bridge.h"
+#include "guest/snet_control.h"
 #include "guest/vhost_user.h"
 #include "port/port.h"
 #include "port/worker.h"
+#include "snet/snet_ring.h"
 #include "sys/conf.h"
 #include "sys/show.h"
 #include "uplink/af_packet.h"
@@ -58,9 +60,13 @@ static command_fn *const functions[CMD_COUNT] = {
 
 /* Those that take no argument and cannot fail. */
 static show_fn *const shows[CMD_COUNT] = {
-	[CMD_SHOW_BRIDGES] = show_bridges, [CMD_SHOW_PORTS] = show_ports,
-	[CMD_SHOW_UPLINKS] = show_uplinks, [CMD_SHOW_GUESTS] = show_guests,
-	[CMD_SHOW_WORKERS] = show_workers, [CMD_HELP] = show_help,
+	[CMD_SHOW_BRIDGES] = show_bridges,
+	[CMD_SHOW_PORTS] = show_ports,
+	[CMD_SHOW_UPLINKS] = show_uplinks,
+	[CMD_SHOW_GUESTS] = show_guests,
+	[CMD_SHOW_MEMORY] = show_memory,
+	[CMD_SHOW_WORKERS] = show_workers,
+	[CMD_HELP] = show_help,
 };
 
 static struct settings settings = { .idle_spin_usec = -1 };
@@ -240,16 +246,47 @@ static int bridge_del(const struct conf_value *values, json_t **result, struct e
 	return 0;
 }
 
-/* What a new port needs before it is opened. */
-static int port_prepare(const char *name, const char *bridge_name, struct bridge **bridge,
-			struct error *error)
+/* Where a new port is to go: one of the two. */
+struct place {
+	struct bridge *bridge;
+	const char *direct;
+};
+
+/* Can a port be tied to another, if that is there yet? */
+static int check_direct(const char *name, const char *direct, struct error *error)
 {
-	*bridge = NULL;
+	const struct port *peer = port_by_name(direct);
+
+	if (strcmp(name, direct) == 0)
+		return fail(error, -EINVAL, "direct=%s: a port cannot be tied to itself", direct);
+	if (peer && peer->bridge)
+		return fail(error, -EBUSY,
+			    "direct=%s: that port is on bridge '%s'; it needs direct=%s instead",
+			    direct, peer->bridge->name, name);
+	if (peer && strcmp(peer->direct_name, name) != 0)
+		return fail(error, -EBUSY, "direct=%s: that port is for '%s' (its direct=)", direct,
+			    peer->direct_name);
+	return 0;
+}
+
+/* What a new port needs before it is opened. */
+static int port_prepare(const char *name, const struct conf_value *bridge,
+			const struct conf_value *direct, struct place *place, struct error *error)
+{
+	int err;
+
+	*place = (struct place){ .direct = direct->given ? direct->text : NULL };
 	if (port_by_name(name))
 		return fail(error, -EEXIST, "there is already a port '%s'", name);
-	*bridge = bridge_find(bridge_name, error);
-	if (!*bridge)
-		return -ENOENT;
+	if (place->direct) {
+		err = check_direct(name, place->direct, error);
+		if (err)
+			return err;
+	} else {
+		place->bridge = bridge_find(bridge->text, error);
+		if (!place->bridge)
+			return -ENOENT;
+	}
 	return command_start_workers(error);
 }
 
@@ -258,18 +295,29 @@ static void port_remove(struct port *port)
 	workers_pause();
 	if (port->bridge)
 		bridge_remove_port(port);
+	port_untie(port);
 	worker_detach(port);
 	workers_resume();
 	port->ops->close(port);
 }
 
-static int port_join(struct port *port, struct bridge *bridge, struct error *error)
+/* Put a new port where it belongs; one whose peer does not exist yet waits. */
+static int port_join(struct port *port, const struct place *place, struct error *error)
 {
-	int err = bridge_add_port(bridge, port, error);
+	struct port *peer;
+	int err;
 
-	if (err)
-		port_remove(port);
-	return err;
+	if (place->bridge) {
+		err = bridge_add_port(place->bridge, port, error);
+		if (err)
+			port_remove(port);
+		return err;
+	}
+	snprintf(port->direct_name, sizeof(port->direct_name), "%s", place->direct);
+	peer = port_by_name(place->direct);
+	if (peer)
+		port_tie(port, peer);
+	return 0;
 }
 
 /* What offload= lets an uplink use of its interface's abilities. */
@@ -366,7 +414,7 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 	bool xdp = values[UPLINK_AF_XDP].given;
 	/* The kernel merges what it receives before other uplinks see it. */
 	const struct lro_config lro = { .mode = xdp ? LRO_AUTO : LRO_OFF };
-	struct bridge *bridge;
+	struct place place;
 	struct port *port;
 	int err;
 
@@ -375,7 +423,8 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 			    "offload= is for tap= and af-packet=: AF_XDP has no offloads");
 	if (!xdp && values[UPLINK_XDP_MODE].given)
 		return fail(error, -EINVAL, "xdp-mode= is for af-xdp= only");
-	err = port_prepare(values[ARG_NAME].text, values[UPLINK_BRIDGE].text, &bridge, error);
+	err = port_prepare(values[ARG_NAME].text, &values[UPLINK_BRIDGE], &values[UPLINK_DIRECT],
+			   &place, error);
 	if (err)
 		return err;
 	if (values[UPLINK_TAP].given)
@@ -391,7 +440,7 @@ static int uplink_add(const struct conf_value *values, json_t **result, struct e
 		port_remove(port);
 		return err;
 	}
-	return port_join(port, bridge, error);
+	return port_join(port, &place, error);
 }
 
 static int uplink_set(const struct conf_value *values, json_t **result, struct error *error)
@@ -413,7 +462,7 @@ static int uplink_del(const struct conf_value *values, json_t **result, struct e
 	return 0;
 }
 
-static int guest_add(const struct conf_value *values, json_t **result, struct error *error)
+static int vhost_user_add(const struct conf_value *values, struct port **port, struct error *error)
 {
 	const struct conf_value *queues = &values[GUEST_QUEUES], *mtu = &values[GUEST_MTU];
 	const struct conf_value *mac = &values[GUEST_MAC], *mode = &values[GUEST_MODE];
@@ -431,20 +480,85 @@ static int guest_add(const struct conf_value *values, json_t **result, struct er
 		.no_offload = offload->given && !offload->number,
 		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
 	};
-	struct bridge *bridge;
-	struct port *port;
-	int err;
 
-	if (config.spoof_strict && !config.mac)
+	return vhost_user_open(&config, port, error);
+}
+
+static int snet_add(const struct conf_value *values, struct port **port, struct error *error)
+{
+	const struct conf_value *ring = &values[GUEST_RING], *entry = &values[GUEST_ENTRY];
+	const struct conf_value *mtu = &values[GUEST_MTU], *mode = &values[GUEST_MODE];
+	const struct conf_value *mac = &values[GUEST_MAC], *offload = &values[GUEST_OFFLOAD];
+	struct snet_config config = {
+		.name = values[ARG_NAME].text,
+		.path = values[GUEST_SNET].text,
+		.mtu = mtu->given ? (uint16_t)mtu->number : GUEST_DEFAULT_MTU,
+		.mac = mac->given ? mac->mac : NULL,
+		.spoof_strict = values[GUEST_SPOOF].number == SPOOF_STRICT,
+		.isolated = values[GUEST_ISOLATED].number,
+		.no_offload = offload->given && !offload->number,
+		.shared = values[GUEST_TRUST].number == TRUST_SHARED,
+		.ring_size = ring->given ? (uint32_t)ring->number : SNET_RING_DEFAULT,
+		.stride = entry->given ? (uint32_t)entry->number : SNET_ENTRY_MIN,
+		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
+	};
+
+	return snet_open(&config, port, error);
+}
+
+/* Options that only one of the channels has. */
+static int guest_check_channel(const struct conf_value *values, struct error *error)
+{
+	const struct conf_value *ring = &values[GUEST_RING], *entry = &values[GUEST_ENTRY];
+
+	if (values[GUEST_SNET].given) {
+		if (values[GUEST_CLIENT].given)
+			return fail(error, -EINVAL,
+				    "client is for vhost-user=: snet front ends connect to vifd");
+		if (values[GUEST_QUEUES].given)
+			return fail(error, -EINVAL,
+				    "queues= is for vhost-user=: snet has one for each worker");
+	} else if (values[GUEST_TRUST].given || ring->given || entry->given) {
+		return fail(error, -EINVAL, "trust=, ring= and entry= are for snet= only");
+	}
+	if (ring->given && ring->number & (ring->number - 1))
+		return fail(error, -EINVAL, "ring=%d: give a power of two", ring->number);
+	if (entry->given && entry->number % 16)
+		return fail(error, -EINVAL, "entry=%d: give a multiple of 16", entry->number);
+	return 0;
+}
+
+/* What the grammar cannot say about the options of guest add. */
+static int guest_check(const struct conf_value *values, struct error *error)
+{
+	bool strict = values[GUEST_SPOOF].number == SPOOF_STRICT;
+
+	if (strict && !values[GUEST_MAC].given)
 		return fail(error, -EINVAL,
 			    "spoof=strict needs mac=, the one address the guest may use");
-	if (config.client && mode->given)
+	if (values[GUEST_DIRECT].given && (strict || values[GUEST_ISOLATED].number))
+		return fail(error, -EINVAL,
+			    "%s is what a bridge sees to, and direct= goes past all of them",
+			    strict ? "spoof=strict" : "isolated");
+	if (values[GUEST_CLIENT].number && values[GUEST_MODE].given)
 		return fail(error, -EINVAL,
 			    "mode= is for a socket that vifd makes; with client it makes none");
-	err = port_prepare(config.name, values[GUEST_BRIDGE].text, &bridge, error);
-	if (err)
-		return err;
-	err = vhost_user_open(&config, &port, error);
+	return guest_check_channel(values, error);
+}
+
+static int guest_add(const struct conf_value *values, json_t **result, struct error *error)
+{
+	struct place place;
+	struct port *port;
+	int err = guest_check(values, error);
+
+	if (!err)
+		err = port_prepare(values[ARG_NAME].text, &values[GUEST_BRIDGE],
+				   &values[GUEST_DIRECT], &place, error);
+	if (!err && values[GUEST_SNET].given)
+		err = snet_add(values, &port, error);
+	else if (!err)
+		err = vhost_user_add(values, &port, error);
 	if (err)
 		return err;
 	err = lro_change(port, &values[GUEST_LRO], NULL, error);
@@ -452,7 +566,7 @@ static int guest_add(const struct conf_value *values, json_t **result, struct er
 		port_remove(port);
 		return err;
 	}
-	return port_join(port, bridge, error);
+	return port_join(port, &place, error);
 }
 
 static int guest_del(const struct conf_value *values, json_t **result, struct error *error)
@@ -491,6 +605,9 @@ static int guest_set(const struct conf_value *values, json_t **result, struct er
 
 	if (!port)
 		return -ENOENT;
+	if (!port->bridge && (isolated->given || spoof->given || mac->given))
+		return fail(error, -EINVAL, "'%s' is on no bridge, which would see to that",
+			    port->name);
 	strict = spoof->given ? spoof->number == SPOOF_STRICT : port->spoof_strict;
 	if (strict && !mac->given && !port->has_mac)
 		return fail(error, -EINVAL,

@@ -46,13 +46,13 @@ static int arg_find(const struct conf_line *line, const char *word, bool has_val
 static int option_unknown(const struct conf_command *command, const char *word, bool has_value,
 			  struct error *error);
 static int args_complete(const struct conf_line *line, struct error *error);
-static int one_of_complete(const struct conf_line *line, struct error *error);
+static int one_of_complete(const struct conf_line *line, int which, struct error *error);
 static bool value_parse(const struct conf_arg *arg, const char *text, struct conf_value *value,
 			char *hint);
 static void nearest_offer(struct nearest *nearest, const char *candidate);
 static void arg_usage(const struct conf_arg *arg, char *buf, size_t size);
-static void one_of_usage(const struct conf_command *command, const char *separator, char *buf,
-			 size_t size);
+static void one_of_usage(const struct conf_command *command, int which, const char *separator,
+			 char *buf, size_t size);
 
 static int arg_count(const struct conf_command *command)
 {
@@ -96,10 +96,12 @@ void conf_usage(const struct conf_command *command, char *buf, size_t size)
 	for (int i = 0; i < arg_count(command) && len < size; i++) {
 		const char *format = command->args[i].required ? " %s" : " [%s]";
 
-		if (command->args[i].one_of) {
-			if (i > 0 && command->args[i - 1].one_of)
+		int one_of = command->args[i].one_of;
+
+		if (one_of) {
+			if (command->args[i - 1].one_of == one_of)
 				continue; /* shown with the first of them */
-			one_of_usage(command, " | ", arg, sizeof(arg));
+			one_of_usage(command, one_of, " | ", arg, sizeof(arg));
 			format = strchr(arg, '|') ? " (%s)" : " %s";
 		} else {
 			arg_usage(&command->args[i], arg, sizeof(arg));
@@ -292,22 +294,30 @@ static int args_complete(const struct conf_line *line, struct error *error)
 		conf_usage(command, usage, sizeof(usage));
 		return fail(error, -EINVAL, "%s: nothing to set: %s", command->words, usage);
 	}
-	return one_of_complete(line, error);
+	for (int which = 1; which <= ONE_OFS; which++) {
+		int err = one_of_complete(line, which, error);
+
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
-static int one_of_complete(const struct conf_line *line, struct error *error)
+static int one_of_complete(const struct conf_line *line, int which, struct error *error)
 {
 	const struct conf_command *command = line->command;
 	char usage[HINT_BYTES];
 	int marked = 0, given = 0;
 
 	for (int i = 0; i < arg_count(command); i++) {
-		marked += command->args[i].one_of;
-		given += command->args[i].one_of && line->values[i].given;
+		if (command->args[i].one_of != which)
+			continue;
+		marked++;
+		given += line->values[i].given;
 	}
 	if (!marked || given == 1)
 		return 0;
-	one_of_usage(command, " or ", usage, sizeof(usage));
+	one_of_usage(command, which, " or ", usage, sizeof(usage));
 	if (given)
 		return fail(error, -EINVAL, "%s: give only one of %s", command->words, usage);
 	return fail(error, -EINVAL, "%s: %s is missing", command->words, usage);
@@ -606,14 +616,14 @@ static void arg_usage(const struct conf_arg *arg, char *buf, size_t size)
 }
 
 /* The arguments of which exactly one is required, "tap=IFNAME | af-packet=IFNAME". */
-static void one_of_usage(const struct conf_command *command, const char *separator, char *buf,
-			 size_t size)
+static void one_of_usage(const struct conf_command *command, int which, const char *separator,
+			 char *buf, size_t size)
 {
 	char arg[HINT_BYTES];
 	size_t len = 0;
 
 	for (int i = 0; i < arg_count(command) && len < size; i++) {
-		if (!command->args[i].one_of)
+		if (command->args[i].one_of != which)
 			continue;
 		arg_usage(&command->args[i], arg, sizeof(arg));
 		len += (size_t)snprintf(buf + len, size - len, "%s%s", len ? separator : "", arg);

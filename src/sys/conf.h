@@ -15,8 +15,9 @@
 
 enum {
 	CONF_LINE_BYTES = 2048, /* longest line, with its terminating 0 */
-	CONF_ARGS_MAX = 16,     /* arguments of one command */
+	CONF_ARGS_MAX = 20,     /* arguments of one command */
 	CONF_LIST_MAX = 64,     /* numbers in a list */
+	ONE_OFS = 2,            /* sets of which one is required, of one command */
 };
 
 enum conf_type {
@@ -42,7 +43,8 @@ struct conf_arg {
 	enum conf_type type;
 	bool positional;
 	bool required;
-	bool one_of;       /* of those so marked, which stand together, exactly one is required */
+	/* 0: none; of those with the same number, which stand together, exactly one is required */
+	unsigned char one_of;
 	const char *shown; /* the value as usage shows it, when its type says too little */
 	const char *choices;
 	int min, max;
@@ -75,6 +77,7 @@ enum conf_command_id {
 	CMD_SHOW_FDB,
 	CMD_SHOW_STATS,
 	CMD_SHOW_LRO,
+	CMD_SHOW_MEMORY,
 	CMD_SHOW_WORKERS,
 	CMD_PROFILE,
 	CMD_HELP,
@@ -95,11 +98,13 @@ enum {
 	UPLINK_XDP_MODE,
 	UPLINK_LRO,
 	UPLINK_BO,
-	UPLINK_BRIDGE
+	UPLINK_BRIDGE,
+	UPLINK_DIRECT
 };
 enum { UPLINK_SET_LRO = ARG_NAME + 1, UPLINK_SET_BO };
 enum {
 	GUEST_VHOST_USER = ARG_NAME + 1,
+	GUEST_SNET,
 	GUEST_CLIENT,
 	GUEST_QUEUES,
 	GUEST_MTU,
@@ -109,7 +114,11 @@ enum {
 	GUEST_MODE,
 	GUEST_OFFLOAD,
 	GUEST_LRO,
-	GUEST_BRIDGE
+	GUEST_TRUST,
+	GUEST_RING,
+	GUEST_ENTRY,
+	GUEST_BRIDGE,
+	GUEST_DIRECT
 };
 enum { GUEST_SET_ISOLATED = ARG_NAME + 1, GUEST_SET_SPOOF, GUEST_SET_MAC, GUEST_SET_LRO };
 enum { FDB_BRIDGE, FDB_MAC, FDB_PORT };
@@ -117,6 +126,7 @@ enum { SHOW_ONE }; /* show fdb: bridge, show stats and lro: port */
 enum { PROFILE_RESET };
 
 enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
+enum { TRUST_ISOLATED, TRUST_SHARED };                             /* of trust= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
 enum { BO_OFF, BO_ON };                                            /* of bo= */
 enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */

@@ -2,14 +2,17 @@
 /* The commands of the grammar, as data: conf.c checks lines against this table, and usage and help
  * are made from it. */
 #include "port/port.h"
+#include "snet/snet_ring.h"
 #include "sys/conf.h"
 
 /* clang-format off */
 #define OPTION(key, kind) .name = key, .type = kind
 #define NAME(word)        { OPTION(word, CONF_NAME), .positional = true, .required = true }
 #define ADDRESS           { OPTION("MAC", CONF_MAC), .positional = true, .required = true }
-#define BRIDGE            { OPTION("bridge", CONF_NAME), .required = true, .shown = "BRIDGE" }
-#define INTERFACE(key)    { OPTION(key, CONF_IFNAME), .one_of = true }
+#define BRIDGE            { OPTION("bridge", CONF_NAME), .one_of = 2, .shown = "BRIDGE" }
+#define DIRECT            { OPTION("direct", CONF_NAME), .one_of = 2, .shown = "PORT" }
+#define INTERFACE(key)    { OPTION(key, CONF_IFNAME), .one_of = 1 }
+#define CHANNEL(key)      { OPTION(key, CONF_SOCKET), .one_of = 1 }
 #define QUEUES            { OPTION("queues", CONF_NUMBER), .min = 1, .max = PORT_QUEUES_MAX }
 #define MTU               { OPTION("mtu", CONF_NUMBER), .min = 68, .max = 65535, .shown = "BYTES" }
 #define MAC               { OPTION("mac", CONF_MAC) }
@@ -66,6 +69,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[UPLINK_LRO] = LRO,
 			[UPLINK_BO] = BO,
 			[UPLINK_BRIDGE] = BRIDGE,
+			[UPLINK_DIRECT] = DIRECT,
 		},
 	},
 	[CMD_UPLINK_SET] = {
@@ -85,11 +89,11 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 	},
 	[CMD_GUEST_ADD] = {
 		.words = "guest add",
-		.help = "give a guest a network interface, at a vhost-user socket",
+		.help = "give a guest a network interface, at a vhost-user or snet socket",
 		.args = {
 			[ARG_NAME] = NAME("NAME"),
-			[GUEST_VHOST_USER] = { OPTION("vhost-user", CONF_SOCKET),
-					       .required = true },
+			[GUEST_VHOST_USER] = CHANNEL("vhost-user"),
+			[GUEST_SNET] = CHANNEL("snet"),
 			[GUEST_CLIENT] = SWITCH("client"),
 			[GUEST_QUEUES] = QUEUES,
 			[GUEST_MTU] = MTU,
@@ -99,7 +103,14 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[GUEST_MODE] = { OPTION("mode", CONF_MODE) },
 			[GUEST_OFFLOAD] = { OPTION("offload", CONF_CHOICE), .choices = "off|on" },
 			[GUEST_LRO] = LRO,
+			[GUEST_TRUST] = { OPTION("trust", CONF_CHOICE),
+					  .choices = "isolated|shared" },
+			[GUEST_RING] = { OPTION("ring", CONF_NUMBER), .min = SNET_RING_MIN,
+					 .max = SNET_RING_MAX, .shown = "ENTRIES" },
+			[GUEST_ENTRY] = { OPTION("entry", CONF_NUMBER), .min = SNET_ENTRY_MIN,
+					  .max = SNET_ENTRY_MAX, .shown = "BYTES" },
 			[GUEST_BRIDGE] = BRIDGE,
+			[GUEST_DIRECT] = DIRECT,
 		},
 	},
 	[CMD_GUEST_SET] = {
@@ -166,6 +177,10 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 		.words = "show lro",
 		.help = "how received packets are merged, how far, why not further, and the delay it adds",
 		.args = { [SHOW_ONE] = { OPTION("PORT", CONF_NAME), .positional = true } },
+	},
+	[CMD_SHOW_MEMORY] = {
+		.words = "show memory",
+		.help = "memory that packets lie in, and the pages that it is on",
 	},
 	[CMD_SHOW_WORKERS] = {
 		.words = "show workers",

@@ -10,12 +10,16 @@
  */
 #include "sys/show.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "guest/snet.h"
+#include "guest/snet_control.h"
 #include "guest/vhost_user.h"
 #include "port/worker.h"
 #include "sys/conf.h"
+#include "sys/pages.h"
 #include "uplink/af_packet.h"
 #include "uplink/af_xdp.h"
 #include "uplink/tap.h"
@@ -130,6 +134,7 @@ json_t *show_ports(void)
 		put_text(row, "name", port->name);
 		put_text(row, "kind", port->ops->kind);
 		put_text(row, "bridge", port->bridge ? port->bridge->name : NULL);
+		put_text(row, "direct", port->direct_name[0] ? port->direct_name : NULL);
 		put(row, "uplink", json_boolean(port->uplink));
 		put(row, "isolated", json_boolean(port->isolated));
 		put_text(row, "spoof", port->spoof_strict ? "strict" : "off");
@@ -186,9 +191,32 @@ json_t *show_guests(void)
 {
 	json_t *list = json_array();
 
-	for (struct port *port = port_next(NULL); port; port = port_next(port))
-		if (!port->uplink)
-			json_array_append_new(list, vhost_user_show(port));
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		if (port->uplink)
+			continue;
+		json_array_append_new(list, port->ops == &snet_port_ops ? snet_show(port)
+									: vhost_user_show(port));
+	}
+	return list;
+}
+
+json_t *show_memory(void)
+{
+	json_t *list = json_array();
+
+	for (unsigned id = 0; id < workers_count(); id++) {
+		const struct worker *worker = worker_by_id(id);
+		char owner[sizeof("worker 4294967295")];
+
+		snprintf(owner, sizeof(owner), "worker %u", id);
+		pages_row(list, owner, "packets", worker->pool.memory, worker->pool.memory_len);
+	}
+	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
+		if (port->ops == &snet_port_ops)
+			snet_show_memory(port, list);
+		else if (!port->uplink)
+			vhost_user_show_memory(port, list);
+	}
 	return list;
 }
 

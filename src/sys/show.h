@@ -19,6 +19,8 @@ json_t *show_fdb(const struct bridge *bridge);
 json_t *show_stats(const struct port *port);
 /* One port, or NULL: all that merge, or did. */
 json_t *show_lro(const struct port *port);
+/* Zones, guests' memory, rings, frames and pools, with the pages that they are on. */
+json_t *show_memory(void);
 json_t *show_workers(void);
 /* Cycles by stage of all workers since they started, or since profile_reset(). */
 json_t *show_profile(void);

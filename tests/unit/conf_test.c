@@ -168,7 +168,17 @@ static void mistakes(void **state)
 		{ "guest", "guest: say what, one of: add, set, del" },
 		{ "reboot now", "unknown command 'reboot' ('help' lists the commands)" },
 		{ "bridge add", "bridge add: NAME is missing" },
-		{ "guest add web vhost-user=/x", "guest add: bridge=BRIDGE is missing" },
+		{ "guest add web vhost-user=/x",
+		  "guest add: bridge=BRIDGE or direct=PORT is missing" },
+		{ "guest add web bridge=b", "guest add: vhost-user=PATH or snet=PATH is missing" },
+		{ "guest add web snet=/x vhost-user=/y bridge=b",
+		  "guest add: give only one of vhost-user=PATH or snet=PATH" },
+		{ "uplink add wire tap=vif0 bridge=b direct=web",
+		  "uplink add: give only one of bridge=BRIDGE or direct=PORT" },
+		{ "guest add web snet=/x bridge=b trust=all",
+		  "guest add: trust=all: give isolated or shared" },
+		{ "guest add web snet=/x bridge=b ring=8",
+		  "guest add: ring=8: give a number from 16 to 4096" },
 		{ "uplink add wire bridge=br0",
 		  "uplink add: tap=IFNAME or af-packet=IFNAME or af-xdp=IFNAME is missing" },
 		{ "guest add web mtu " VHOST, "guest add: 'mtu' needs a value: mtu=BYTES" },
@@ -305,14 +315,14 @@ static void table_is_sound(void **state)
 
 static void usage(void **state)
 {
-	char text[256];
+	char text[512];
 
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, sizeof(text));
 	assert_string_equal(
 		text, "uplink add NAME (tap=IFNAME | af-packet=IFNAME | af-xdp=IFNAME) "
 		      "[netns=NAME|PATH] [queues=N] [mtu=BYTES] [offload=none|csum|csum+sg|all] "
 		      "[xdp-mode=auto|native|skb] [lro=off|poll|every:K|usec:T|auto] "
-		      "[bo=off|on] bridge=BRIDGE");
+		      "[bo=off|on] (bridge=BRIDGE | direct=PORT)");
 	conf_usage(&conf_commands[CMD_PROFILE], text, sizeof(text));
 	assert_string_equal(text, "profile [reset]");
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, 8); /* cut, not overrun */

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a front end receives (S14, Figs 7 and 8): into zones of its own by one copy, or where it lies
+ * already by none.
+ *
+ * Theory of operation
+ *
+ * trust=isolated. Buffers come from zones that this guest alone can read, in three sizes, from the
+ * worker's cache (zone/slab.c). A packet goes into one of them, the largest into two; when those
+ * of 64 KiB are used up, into as many small ones as it takes.
+ *
+ *      packet  header[] | frag | frag        -->  | 2 KiB |   or   | 64 KiB          | + | rest |
+ *
+ * trust=shared. Fragments that lie in zones which the front end has been told of, another shared
+ * guest's or an uplink's, stay there: the entry names their place, the packet gets an owner more
+ * for each, and loses it when the id returns (S14, steps 4 and 9). Only the private header, which
+ * may have been changed on its way, is copied, into the smallest buffer. Everything else is copied
+ * as above.
+ *
+ *      packet  header[]     --copied-->  | 256 B |
+ *              frags[0], zone 7      entry (7, off, len), id 12;   out[12] = packet
+ *              frags[1], zone 9      entry (9, off, len), id 11;   out[11] = packet
+ *
+ * What a front end does not return it does not get again: its ids, its zones and the packets that
+ * it may have out by reference are limited. Without references left it is copied to; without
+ * buffers or ids left, packets for it are dropped.
+ */
+#include <string.h>
+
+#include "guest/snet.h"
+#include "port/worker.h"
+
+/* What an id stands for, besides a buffer: a packet that it owns a share of, or nothing of ours. */
+enum { OUT_PACKET = 1, OUT_NOTHING = 2 };
+
+/* How many references to packets each worker has out. */
+static struct {
+	unsigned count;
+} __attribute__((aligned(64))) worker_references[WORKERS_MAX];
+
+/* Buffers on their way back, given up in one go. */
+struct returned {
+	unsigned count;
+	void *bufs[SLAB_BULK];
+};
+
+static void give_up(struct snet *snet, unsigned worker, struct returned *returned)
+{
+	slab_put(snet->space, worker, returned->bufs, returned->count);
+	returned->count = 0;
+}
+
+/* An id returns, or is taken back. */
+static void end_out(struct snet *snet, struct snet_queue *queue, unsigned worker, uint32_t id,
+		    struct returned *returned)
+{
+	uintptr_t what = queue->out[id];
+
+	queue->out[id] = 0;
+	queue->ids[queue->id_count++] = id;
+	if (what & OUT_PACKET) {
+		queue->references--;
+		worker_references[worker].count--;
+		pkt_put((struct pkt *)(what & ~(uintptr_t)OUT_PACKET));
+	} else if (what != OUT_NOTHING) {
+		returned->bufs[returned->count++] = (void *)what;
+		if (returned->count == SLAB_BULK)
+			give_up(snet, worker, returned);
+	}
+}
+
+void snet_rx_take_back(struct snet *snet, struct snet_queue *queue)
+{
+	const struct snet_rings *rings = &queue->rings;
+	uint32_t end = snet_look(&rings->control->front.given_back);
+	struct returned returned;
+
+	if (end == queue->rx_returned)
+		return;
+	if (unlikely(end - queue->rx_returned > rings->mask + 1 - queue->id_count)) {
+		snet_break(snet, queue, SNET_DONE_JUMPED);
+		return;
+	}
+	returned.count = 0;
+	while (queue->rx_returned != end) {
+		uint32_t id = __atomic_load_n(&rings->rx_done[queue->rx_returned & rings->mask],
+					      __ATOMIC_RELAXED);
+
+		if (unlikely(id > rings->mask || !queue->out[id])) {
+			snet_break(snet, queue, SNET_BAD_ID);
+			break;
+		}
+		queue->rx_returned++;
+		end_out(snet, queue, worker_self->id, id, &returned);
+	}
+	give_up(snet, worker_self->id, &returned);
+}
+
+void snet_rx_reclaim(struct snet *snet, struct snet_queue *queue)
+{
+	struct worker *self = worker_self, *worker = queue->worker;
+	struct returned returned = { 0 };
+
+	worker_self = worker;
+	for (uint32_t id = 0; id <= queue->rings.mask; id++) {
+		if (queue->out[id])
+			end_out(snet, queue, worker->id, id, &returned);
+	}
+	give_up(snet, worker->id, &returned);
+	worker_complete(worker);
+	worker_self = self;
+}
+
+void snet_rx_let_go(struct snet_queue *queue, const struct port *from)
+{
+	struct worker *self = worker_self, *worker = queue->worker;
+
+	worker_self = worker;
+	for (uint32_t id = 0; id <= queue->rings.mask; id++) {
+		struct pkt *pkt = (struct pkt *)(queue->out[id] & ~(uintptr_t)OUT_PACKET);
+
+		if (!(queue->out[id] & OUT_PACKET) || pkt->in_port != from->id)
+			continue;
+		/* the front end keeps its own mapping of that zone, and the id */
+		queue->out[id] = OUT_NOTHING;
+		queue->references--;
+		worker_references[worker->id].count--;
+		pkt_put(pkt);
+	}
+	worker_complete(worker);
+	worker_self = self;
+}
+
+/* ---- entries ---- */
+
+/* What the packet asks of its receiver, as its first entry says it. */
+static struct snet_entry request_of(const struct snet *snet, const struct pkt *pkt)
+{
+	const struct pkt_offload *offload = &pkt->offload;
+	struct snet_entry entry = { 0 };
+
+	if (!(snet->port.caps & PORT_CAP_CSUM))
+		return entry;
+	if (offload->flags & PKT_CSUM_PARTIAL) {
+		entry.flags = SNET_CSUM_PARTIAL;
+		entry.csum_start = offload->csum_start;
+		entry.csum_offset = offload->csum_offset;
+	} else if (offload->flags & PKT_CSUM_VALID) {
+		entry.flags = SNET_CSUM_VALID;
+	}
+	if (offload->gso_type == PKT_GSO_NONE)
+		return entry;
+	entry.gso_type = offload->gso_type;
+	entry.gso_size = offload->gso_size;
+	if (offload->flags & PKT_GSO_ECN)
+		entry.flags |= SNET_GSO_ECN;
+	return entry;
+}
+
+/*
+ * Write the packet's next entry into the ring, more than that if more: not visible before it is
+ * published. entry: the request for the first, zero afterwards.
+ */
+static void put_entry(struct snet *snet, struct snet_queue *queue, struct snet_entry *entry,
+		      const void *addr, uint32_t len, uintptr_t what, bool more)
+{
+	const struct snet_rings *rings = &queue->rings;
+	const struct zone *zone = zone_of(snet->space, addr);
+	uint32_t id = queue->ids[--queue->id_count];
+
+	queue->out[id] = what;
+	entry->zone = zone_id(zone);
+	entry->offset = zone_offset(zone, addr);
+	entry->len = len;
+	entry->id = id;
+	entry->flags |= more ? SNET_MORE : 0;
+	*snet_entry_at(rings, rings->rx, queue->rx_put++) = *entry;
+	*entry = (struct snet_entry){ 0 };
+}
+
+/* ---- by reference ---- */
+
+/* Does a fragment lie in one zone that the front end knows? */
+static bool is_known(const struct snet *snet, const struct iovec *frag)
+{
+	const struct zone *zone = zone_of(snet->space, frag->iov_base);
+	uint32_t id;
+
+	if (!zone)
+		return false;
+	id = zone_id(zone);
+	return atomic_load_explicit(&snet->session->announced[id % ZONES_MAX],
+				    memory_order_acquire) == id &&
+	       frag->iov_len > 0 && zone_holds(zone_offset(zone, frag->iov_base), frag->iov_len);
+}
+
+static bool may_refer(const struct snet *snet, const struct snet_queue *queue,
+		      const struct pkt *pkt)
+{
+	unsigned count = pkt->frag_count;
+
+	if (count == 0 || count >= SNET_PACKET_ENTRIES || pkt->refs > UINT16_MAX / 2 ||
+	    queue->references + count > SNET_REFERENCES_MAX ||
+	    worker_references[worker_self->id].count + count > SNET_WORKER_REFERENCES_MAX)
+		return false;
+	for (unsigned i = 0; i < count; i++) {
+		if (!is_known(snet, &pkt->frags[i]))
+			return false;
+	}
+	return true;
+}
+
+/* The packet goes as it lies, but for its header. NULL, or the counter of why it could not. */
+static uint64_t *put_by_reference(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
+				  struct port_stats *stats)
+{
+	struct snet_entry entry = request_of(snet, pkt);
+	unsigned worker = worker_self->id, count = pkt->frag_count;
+	void *buf;
+
+	if (unlikely(queue->id_count < count + (pkt->header_len > 0)))
+		return &stats->drop_queue_full;
+	if (likely(pkt->header_len > 0)) {
+		if (unlikely(!slab_get(snet->slabs[SNET_TINY], worker, &buf, 1)))
+			return &stats->drop_no_buffers;
+		memcpy(buf, pkt->header, pkt->header_len);
+		put_entry(snet, queue, &entry, buf, pkt->header_len, (uintptr_t)buf, true);
+	}
+	for (unsigned i = 0; i < count; i++)
+		put_entry(snet, queue, &entry, pkt->frags[i].iov_base, pkt->frags[i].iov_len,
+			  (uintptr_t)pkt | OUT_PACKET, i + 1 < count);
+	pkt->refs += count;
+	queue->references += count;
+	worker_references[worker].count += count;
+	stats->referenced_packets++;
+	return NULL;
+}
+
+static_assert((int)PKT_HEADER_MAX <= (int)SNET_TINY_BYTES, "a header fits the smallest buffer");
+
+/* ---- by copy ---- */
+
+static const uint32_t class_bytes[SNET_CLASSES] = {
+	[SNET_TINY] = SNET_TINY_BYTES,
+	[SNET_SMALL] = SNET_SMALL_BYTES,
+	[SNET_LARGE] = SNET_LARGE_BYTES,
+};
+
+/* A buffer for len bytes or the first of them; how many it takes, 0: there is none. */
+static uint32_t take_buf(struct snet *snet, unsigned worker, uint32_t len, void **buf)
+{
+	enum snet_class class = SNET_TINY;
+
+	while (class < SNET_LARGE && class_bytes[class] < len)
+		class ++;
+	for (; class < SNET_CLASSES; class ++) {
+		if (likely(slab_get(snet->slabs[class], worker, buf, 1)))
+			return len < class_bytes[class] ? len : class_bytes[class];
+	}
+	if (len > SNET_SMALL_BYTES && slab_get(snet->slabs[SNET_SMALL], worker, buf, 1))
+		return SNET_SMALL_BYTES;
+	return 0;
+}
+
+static void copy(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len)
+{
+	if (likely(pkt->header_len == PKT_HEADER_FAST && len == PKT_HEADER_FAST && off == 0))
+		memcpy(buf, pkt->header, PKT_HEADER_FAST);
+	else
+		pkt_copy_out(pkt, off, buf, len);
+}
+
+/* NULL, or the counter of why it could not be. */
+static uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
+			  struct port_stats *stats)
+{
+	struct snet_entry entry = request_of(snet, pkt);
+	struct iovec bufs[SNET_PACKET_ENTRIES];
+	unsigned worker = worker_self->id, count = 0;
+	uint64_t *why = NULL;
+
+	for (uint32_t left = pkt->len; left > 0; left -= bufs[count - 1].iov_len) {
+		struct iovec *buf = &bufs[count];
+
+		if (unlikely(count == queue->id_count || count == SNET_PACKET_ENTRIES)) {
+			why = &stats->drop_queue_full;
+			break;
+		}
+		buf->iov_len = take_buf(snet, worker, left, &buf->iov_base);
+		if (unlikely(!buf->iov_len)) {
+			why = &stats->drop_no_buffers;
+			break;
+		}
+		count++;
+	}
+	if (unlikely(why)) {
+		for (unsigned i = 0; i < count; i++)
+			slab_put(snet->space, worker, &bufs[i].iov_base, 1);
+		return why;
+	}
+	for (uint32_t i = 0, off = 0; i < count; off += bufs[i++].iov_len) {
+		copy(pkt, off, bufs[i].iov_base, bufs[i].iov_len);
+		put_entry(snet, queue, &entry, bufs[i].iov_base, bufs[i].iov_len,
+			  (uintptr_t)bufs[i].iov_base, i + 1 < count);
+	}
+	stats->copied_bytes += pkt->len - pkt->header_len;
+	return NULL;
+}
+
+void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n)
+{
+	struct port_stats *stats = port_stats(&snet->port);
+	uint32_t before = queue->rx_put;
+
+	snet_rx_take_back(snet, queue);
+	for (unsigned i = 0; i < n; i++) {
+		struct pkt *pkt = pkts[i];
+		uint64_t *why = snet->shared && may_refer(snet, queue, pkt)
+					? put_by_reference(snet, queue, pkt, stats)
+					: put_copy(snet, queue, pkt, stats);
+
+		if (unlikely(why)) {
+			(*why)++;
+			continue;
+		}
+		stats->send_packets++;
+		stats->send_bytes += pkt->len;
+		stats->send_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
+	}
+	if (queue->rx_put == before)
+		return;
+	snet_publish(&queue->rings.control->back.produced, queue->rx_put);
+	queue->tell_put = true;
+	worker_need_flush(worker_self, &snet->port);
+}
