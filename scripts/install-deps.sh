@@ -7,7 +7,7 @@ set -euo pipefail
 build=(gcc libc6-dev meson ninja-build pkg-config libjansson-dev libxdp-dev libbpf-dev libcmocka-dev)
 guest=(qemu-system-x86 busybox-static iperf3 ethtool iproute2 iputils-ping cpio python3)
 test=(clang libclang-rt-dev clang-format python3-pytest python3-pytest-xdist python3-pytest-timeout python3-scapy
-	dpdk-dev strace tcpdump)
+	dpdk-dev strace tcpdump spin)
 bench=(dpdk-dev libdpdk-dev openvswitch-switch-dpdk vde2)
 
 wanted=()
