@@ -150,7 +150,7 @@ def take_round(series, load, order, switches, generator, placement):
         before = after
 
 
-def progress(series, load, switches, done, rounds, say):
+def progress(series, load, switches, done, rounds, say, group="vhost"):
     """Say what the last round of a load gave."""
     cells = []
     for switch in switches:
@@ -159,7 +159,7 @@ def progress(series, load, switches, done, rounds, say):
         if figures.get("cycles"):
             value += f" {figures['cycles']:.0f} cycles"
         cells.append(f"{switch.name} {value} {where}" + (" BAD FRAMES" if figures["bad"] else ""))
-    say(f"vhost {load} round {done + 1}/{rounds}: " + ", ".join(cells))
+    say(f"{group} {load} round {done + 1}/{rounds}: " + ", ".join(cells))
 
 
 def rows(wanted, options, say):
@@ -182,14 +182,14 @@ def rows(wanted, options, say):
     return made
 
 
-def bad_frames(series, load):
+def bad_frames(series, load, switch="vifd"):
     """Frames that came out of vifd wrong or, one at a time, not at all: there must be none."""
-    return {"bad": sum(figures["bad"] for _, figures in series.samples[(load, "vifd")])}
+    return {"bad": sum(figures["bad"] for _, figures in series.samples[(load, switch)])}
 
 
-def stage_medians(series, load):
+def stage_medians(series, load, switch="vifd"):
     """vifd's cycles per packet by stage, near."""
-    near = [figures["stages"] for placement, figures in series.samples[(load, "vifd")]
+    near = [figures["stages"] for placement, figures in series.samples[(load, switch)]
             if placement == NEAR and "stages" in figures]
     return {stage: round(sorted(one[stage] for one in near)[len(near) // 2], 1)
             for stage in (near[0] if near else ())}

@@ -74,7 +74,7 @@ class Vifd(Switch):
 
     def __init__(self, host, guests=0, pairs=0, taps=False, cpu=None):
         """`guests` vhost-user sockets; or, with taps, two uplinks in a namespace each."""
-        self.control = host.dir / "vifd.sock"
+        self.control = host.dir / f"{self.name}.sock"
         commands = ["set workers=1" + ("" if cpu is None else f" cpus={cpu}"), "bridge add br0"]
         self.sockets = [host.dir / f"vifd-{i}.sock" for i in range(guests)]
         for i, path in enumerate(self.sockets):
@@ -83,7 +83,7 @@ class Vifd(Switch):
             self.ends = [(host.netns(f"vifd-{i}"), ADDRESSES[i]) for i in range(2)]
             for i, (netns, _) in enumerate(self.ends):
                 commands.append(f"uplink add t{i} tap=tap{i} netns={netns} bridge=br0")
-        self.process = host.spawn("vifd", self.build / "src" / "vifd", "-s", self.control, *commands)
+        self.process = host.spawn(self.name, self.build / "src" / "vifd", "-s", self.control, *commands)
         wait_for("vifd", lambda: "vifd: ready" in self.process.log.read_text(), self.process)
         for i, (netns, address) in enumerate(self.ends):
             end_up(netns, f"tap{i}", address)
