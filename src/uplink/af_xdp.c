@@ -465,9 +465,9 @@ static bool af_xdp_arm(struct port *port, unsigned number)
 	return xsk_queue_arm(&af_xdp_of(port)->queues[number]);
 }
 
+/* Nothing to withdraw: an edge too many is a round for nothing. */
 static void af_xdp_disarm(struct port *port, unsigned number)
 {
-	xsk_queue_disarm(&af_xdp_of(port)->queues[number]);
 }
 
 static const struct port_ops af_xdp_ops = {

@@ -21,10 +21,11 @@
  * the driver polls and says (need-wakeup) when it has to be woken. What the device could not take
  * at once is tried again in the next rounds of the worker that receives here.
  *
- * Wake-ups. The kernel tells whoever waits for the socket of every packet received and of every
- * packet sent, whether the worker sleeps or not: an eighth of the cost of a small packet. So the
- * socket is in an epoll descriptor (wake_fd, the one that the worker sleeps on) only while armed.
- * Entering it tells at once of packets that came meanwhile.
+ * Wake-ups. The worker sleeps on wake_fd, an epoll descriptor with the socket in it. The kernel
+ * tells it of every packet received and of every packet sent, whether the worker sleeps or not: an
+ * eighth of the cost of a small packet. So a queue that is kept busy takes the socket out, and puts
+ * it back when it is armed, which tells at once of packets that came meanwhile. One that sleeps
+ * between packets leaves it in, and is spared two system calls each time.
  *
  * Checksums (M7). XDP delivers a packet's bytes and none of what the kernel knew about its
  * checksum. It is therefore verified here, while the payload is on its way into the cache for the
@@ -62,6 +63,7 @@
 enum {
 	HUGE_PAGE = 2 << 20,
 	NO_FRAME = 0xffff,
+	BUSY_BURSTS = 16,       /* received without a sleep: the queue is kept busy */
 	SEND_BUDGET = 32,       /* packets that one sendto() sends in copy mode */
 	SEND_BUFFER = 64 << 20, /* bytes of memory of packets on their way; frames bound it */
 	IPV6_HLEN = 40,
@@ -346,6 +348,15 @@ static unsigned peek_packets(struct xsk_queue *queue, unsigned n, uint32_t *at)
 	return whole;
 }
 
+/* A burst was received. With enough of them nobody need be told of the next. */
+static inline void count_burst(struct xsk_queue *queue)
+{
+	if (likely(!queue->watched) || ++queue->bursts < BUSY_BURSTS)
+		return;
+	epoll_ctl(queue->wake_fd, EPOLL_CTL_DEL, xsk_socket__fd(queue->socket), NULL);
+	queue->watched = false;
+}
+
 unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt **pkts, unsigned n)
 {
 	struct port_stats *stats = port_stats(port);
@@ -359,6 +370,7 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 		send_later(queue);
 		return 0;
 	}
+	count_burst(queue);
 	for (; used < descs; used++) {
 		const struct xdp_desc *desc = xsk_ring_cons__rx_desc(&queue->rx, at + used);
 
@@ -392,13 +404,12 @@ bool xsk_queue_arm(struct xsk_queue *queue)
 
 	if (send_later(queue) || xsk_cons_nb_avail(&queue->rx, 1) > 0)
 		return true;
-	/* Without memory for it the worker polls on. */
-	return epoll_ctl(queue->wake_fd, EPOLL_CTL_ADD, xsk_socket__fd(queue->socket), &event) != 0;
-}
-
-void xsk_queue_disarm(struct xsk_queue *queue)
-{
-	epoll_ctl(queue->wake_fd, EPOLL_CTL_DEL, xsk_socket__fd(queue->socket), NULL);
+	queue->bursts = 0;
+	if (likely(queue->watched))
+		return false;
+	queue->watched = epoll_ctl(queue->wake_fd, EPOLL_CTL_ADD, xsk_socket__fd(queue->socket),
+				   &event) == 0;
+	return !queue->watched; /* without memory for it the worker polls on */
 }
 
 /* ---- sending ---- */

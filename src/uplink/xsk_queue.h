@@ -37,6 +37,8 @@ struct xsk_queue {
 	uint32_t frame_size;
 	uint8_t *frames; /* the UMEM: XSK_RX_FRAMES, then XSK_TX_FRAMES */
 	bool multi_buffer, unfinished;
+	bool watched;                 /* the socket is in wake_fd */
+	unsigned bursts;              /* received since the worker last slept */
 	uint16_t next[XSK_RX_FRAMES]; /* next frame of the same packet */
 
 	/* the send side is shared */
@@ -47,7 +49,7 @@ struct xsk_queue {
 	unsigned free_count;
 	uint16_t free[XSK_TX_FRAMES]; /* frames that may be filled */
 
-	int wake_fd; /* readable while armed and packets are there */
+	int wake_fd; /* readable when packets come to a queue that is armed */
 	struct xsk_umem *umem;
 	struct xsk_socket *socket;
 	void *memory;
@@ -70,6 +72,5 @@ void xsk_queue_send(struct xsk_queue *queue, struct port *port, struct pkt **pkt
  * that took: one a burst. */
 unsigned xsk_queue_kick(struct xsk_queue *queue);
 bool xsk_queue_arm(struct xsk_queue *queue);
-void xsk_queue_disarm(struct xsk_queue *queue);
 
 #endif
