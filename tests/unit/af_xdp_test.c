@@ -622,8 +622,8 @@ static void test_sends_all_sizes(void **state)
 		assert_memory_equal(got + 18, frame + 18, len - 18);
 	}
 	wait_until(sent_so_many, copies);
-	/* A burst leaves in one system call. */
-	assert_true(COUNTER(xdp, doorbells) <= copies / PKT_BURST + 2);
+	if (port_got("tc bursts")) /* each leaves in one system call */
+		assert_true(COUNTER(xdp, doorbells) <= copies / PKT_BURST + 1);
 	free(frame);
 }
 
