@@ -341,7 +341,7 @@ static inline bool follows(const struct lro_aggregate *aggregate, struct pkt *pk
 
 /* ---- the aggregate ---- */
 
-/* To the packet's end, and up to 15 bytes more: there is room for them on both sides. */
+/* All of them, and up to 15 bytes more: there is room for these on both sides. */
 static inline void copy_headers(uint8_t *to, const uint8_t *from, unsigned len)
 {
 	for (unsigned at = 0; at < len; at += 16)
