@@ -27,7 +27,7 @@ struct chunk {
 	uint32_t zone, offset;
 };
 
-enum buf_state { BUF_FREE, BUF_HELD, BUF_SENT };
+enum buf_state { BUF_FREE, BUF_HELD, BUF_SENT, BUF_CUT /* into small ones */ };
 
 struct queue {
 	struct snet_rings rings;

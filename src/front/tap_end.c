@@ -61,6 +61,13 @@ bool tap_address_parse(const char *text, struct tap_address *address)
 
 /* ---- opening ---- */
 
+/* A request about the interface. 0 or -errno. */
+static int request(const struct tap_end *tap, unsigned long what, struct ifreq *ifr)
+{
+	strcpy(ifr->ifr_name, tap->name);
+	return ioctl(tap->sock, what, ifr) ? -errno : 0;
+}
+
 static int netns_enter(const char *netns, int *back, struct error *error)
 {
 	char path[PATH_MAX];
@@ -86,8 +93,13 @@ static int netns_enter(const char *netns, int *back, struct error *error)
 }
 
 /* Say why the TAP could not be had. */
-static int explain(const char *name, int code, struct error *error)
+static int explain(const struct tap_end *tap, int code, struct error *error)
 {
+	const char *name = tap->name;
+	struct ifreq ifr;
+
+	if (code == EINVAL && request(tap, SIOCGIFINDEX, &ifr))
+		return fail(error, -code, "'%s' cannot be the name of an interface", name);
 	switch (code) {
 	case EPERM:
 		return fail(error, -code,
@@ -116,7 +128,7 @@ static int open_here(struct tap_end *tap, struct error *error)
 	if (tap->sock < 0 || tap->netlink < 0 || tap->fd < 0 || ioctl(tap->fd, TUNSETIFF, &ifr) ||
 	    ioctl(tap->fd, TUNSETVNETHDRSZ, &vnet_len) ||
 	    ioctl(tap->fd, TUNSETVNETLE, &little_endian))
-		return explain(tap->name, errno, error);
+		return explain(tap, errno, error);
 	strcpy(tap->name, ifr.ifr_name); /* the kernel fills in a %d */
 	tap->offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 |
 			TUN_F_USO6;
@@ -167,12 +179,6 @@ void tap_end_close(struct tap_end *tap)
 }
 
 /* ---- settings ---- */
-
-static int request(const struct tap_end *tap, unsigned long what, struct ifreq *ifr)
-{
-	strcpy(ifr->ifr_name, tap->name);
-	return ioctl(tap->sock, what, ifr) ? -errno : 0;
-}
 
 int tap_end_set_mtu(struct tap_end *tap, uint32_t mtu, struct error *error)
 {

@@ -4,8 +4,8 @@
  *
  * Theory of operation. Memory to send from comes in chunks of 64 KiB. A chunk is one large buffer
  * or, once small ones have run out, 31 small ones, 33 cache lines apart so that frames do not
- * compete for the same cache sets. It stays cut: as many as are ever on their way at once. The
- * buffer used last is used next, while it is still in the cache.
+ * compete for the same cache sets. It stays cut until large ones have run out and all 31 are free.
+ * The buffer used last is used next, while it is still in the cache.
  *
  * A buffer is free, held by the program, or sent. Ids that come back are looked at, which costs a
  * byte each, so that neither a confused program nor a dying vifd makes two frames share a buffer.
@@ -190,8 +190,51 @@ static void cut_chunk(struct queue *queue)
 {
 	uint32_t id = queue->large[--queue->large_count] - CHUNK_WHOLE;
 
+	queue->states[id + CHUNK_WHOLE] = BUF_CUT;
 	for (unsigned i = 0; i < CHUNK_SMALLS; i++)
 		queue->small[queue->small_count++] = id + CHUNK_SMALLS - 1 - i;
+}
+
+/* Is this chunk cut, and are all its buffers free? */
+static bool is_idle(const struct queue *queue, unsigned chunk)
+{
+	const uint8_t *states = &queue->states[chunk * CHUNK_IDS];
+
+	if (states[CHUNK_WHOLE] != BUF_CUT)
+		return false;
+	for (unsigned i = 0; i < CHUNK_SMALLS; i++) {
+		if (states[i] != BUF_FREE)
+			return false;
+	}
+	return true;
+}
+
+/* Large buffers out of chunks that small frames need no more. Seldom: it looks at all of them. */
+static void mend_chunks(struct queue *queue)
+{
+	unsigned kept = 0;
+
+	for (unsigned chunk = 0; chunk < queue->chunk_count; chunk++) {
+		if (is_idle(queue, chunk))
+			put_free(queue, chunk * CHUNK_IDS + CHUNK_WHOLE);
+	}
+	for (unsigned i = 0; i < queue->small_count; i++) {
+		uint32_t id = queue->small[i];
+
+		if (queue->states[id / CHUNK_IDS * CHUNK_IDS + CHUNK_WHOLE] == BUF_CUT)
+			queue->small[kept++] = id;
+	}
+	queue->small_count = kept;
+}
+
+/* Where a buffer begins, and how many bytes it has. */
+static inline uint8_t *buf_base(const struct queue *queue, uint32_t id, uint32_t *len)
+{
+	uint8_t *base = queue->chunks[id / CHUNK_IDS].base;
+
+	id %= CHUNK_IDS;
+	*len = id == CHUNK_WHOLE ? VIFRONT_BUF_LARGE : VIFRONT_BUF_SMALL;
+	return id == CHUNK_WHOLE ? base : base + id * VIFRONT_BUF_SMALL;
 }
 
 int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct vifront_buf *bufs,
@@ -215,19 +258,17 @@ int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct
 			return err;
 		while (is_small && *left < count && queue->large_count)
 			cut_chunk(queue);
+		if (!is_small && *left == 0)
+			mend_chunks(queue);
 	}
 	if (count > *left)
 		count = *left;
 	for (unsigned i = 0; i < count; i++) {
 		uint32_t id = ids[--*left];
-		uint8_t *base = queue->chunks[id / CHUNK_IDS].base;
 
+		bufs[i] = (struct vifront_buf){ .id = id };
+		bufs[i].data = buf_base(queue, id, &bufs[i].len);
 		queue->states[id] = BUF_HELD;
-		bufs[i] = (struct vifront_buf){
-			.data = is_small ? base + id % CHUNK_IDS * VIFRONT_BUF_SMALL : base,
-			.len = is_small ? VIFRONT_BUF_SMALL : VIFRONT_BUF_LARGE,
-			.id = id,
-		};
 	}
 	return count;
 }
@@ -236,12 +277,13 @@ int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct
 static bool is_held(const struct queue *queue, const struct vifront_buf *buf)
 {
 	uintptr_t off;
+	uint32_t len;
 
 	if (unlikely(buf->id >= queue->chunk_count * CHUNK_IDS ||
 		     queue->states[buf->id] != BUF_HELD))
 		return false;
-	off = (uintptr_t)buf->data - (uintptr_t)queue->chunks[buf->id / CHUNK_IDS].base;
-	return off < CHUNK_SIZE && buf->len <= CHUNK_SIZE - off;
+	off = (uintptr_t)buf->data - (uintptr_t)buf_base(queue, buf->id, &len);
+	return off <= len && buf->len <= len - off;
 }
 
 void vifront_free(struct vifront *front, unsigned number, const struct vifront_buf *bufs,

@@ -285,6 +285,7 @@ def test_second_front_is_told_why_not(make_lan, folder):
     ("--connect x --netns no-such", 1, "no network namespace 'no-such'"),
     ("--connect x --ifname lo", 1, "'lo' exists"),
     ("--connect x --ifname sixteen-letters-", 1, "1 to 15 characters"),
+    ("--connect x --ifname no/name", 1, "'no/name' cannot be the name"),
     ("--connect /dev/null --ifname vifx%d", 1, "/dev/null: not a socket"),
     ("--connect " + 120 * "x" + " --ifname vifx%d", 1, "longer than 107 characters"),
     ("--help", 0, "Usage: vif-front"),

@@ -319,6 +319,30 @@ static void test_buffers_are_apart(void **state)
 			    (uint8_t *)bufs[i].data);
 }
 
+/* Memory that was used for small frames can be used for large ones again. */
+static void test_small_buffers_become_large_again(void **state)
+{
+	static struct vifront_buf bufs[2000];
+	struct vifront_buf large[100];
+
+	open_front(NULL);
+	for (unsigned round = 0; round < 3; round++) {
+		assert_int_equal(vifront_alloc(front, 0, 1, bufs, 2000), 31 * 64);
+		assert_int_equal(vifront_alloc(front, 0, VIFRONT_BUF_LARGE, large, 1), 0);
+		vifront_free(front, 0, bufs, 100);
+		vifront_free(front, 0, bufs + 101, 31 * 64 - 101);
+		/* one is still held */
+		assert_int_equal(vifront_alloc(front, 0, VIFRONT_BUF_LARGE, large, 100), 63);
+		assert_int_equal(vifront_alloc(front, 0, 1, bufs, 2000), 30);
+		assert_int_equal(vifront_alloc(front, 0, 1, bufs + 30, 1), 0);
+		vifront_free(front, 0, bufs, 30);
+		vifront_free(front, 0, bufs + 100, 1);
+		vifront_free(front, 0, large, 63);
+	}
+	assert_int_equal(vifront_alloc(front, 0, VIFRONT_BUF_LARGE, large, 100), 63);
+	assert_int_equal(vifront_alloc(front, 0, VIFRONT_BUF_LARGE, large + 63, 100), 1);
+}
+
 static void test_refuses_what_is_no_frame(void **state)
 {
 	struct vifront_buf bufs[VIFRONT_FRAME_BUFS + 1], again;
@@ -334,10 +358,10 @@ static void test_refuses_what_is_no_frame(void **state)
 	assert_int_equal(vifront_send(front, 0, bufs, VIFRONT_FRAME_BUFS), -EINVAL);
 	assert_int_equal(vifront_send(front, 0, bufs, VIFRONT_FRAME_BUFS + 1), -EINVAL);
 	again = bufs[64];
-	again.len = VIFRONT_BUF_LARGE + 1;
+	again.len = VIFRONT_BUF_SMALL + 1;
 	assert_int_equal(vifront_send(front, 0, &again, 1), -EINVAL);
 	again = bufs[64];
-	again.data = (uint8_t *)again.data - VIFRONT_BUF_LARGE;
+	again.data = (uint8_t *)again.data - 1;
 	assert_int_equal(vifront_send(front, 0, &again, 1), -EINVAL);
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), 1);
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), -EINVAL); /* it is gone */
@@ -728,6 +752,7 @@ int main(void)
 		TEST(test_sends_by_reference),
 		TEST(test_sends_as_much_as_the_ring_holds),
 		TEST(test_buffers_are_apart),
+		TEST(test_small_buffers_become_large_again),
 		TEST(test_refuses_what_is_no_frame),
 		TEST(test_notices_ids_that_vifd_did_not_have),
 		TEST(test_receives_by_reference),
