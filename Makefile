@@ -22,7 +22,7 @@ UPLINK ?= tap
 export PATH := $(PATH):/usr/sbin:/sbin
 
 sanitize = -Db_sanitize=address,undefined -Db_lundef=false
-sources = find src tests bench -name '*.[ch]'
+sources = find src tests bench examples -name '*.[ch]'
 
 .PHONY: all deps-build deps-demo deps-test deps-bench build build-asan build-fuzz \
 	demo test bench lab install format check-format clean
