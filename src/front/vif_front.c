@@ -16,6 +16,9 @@
  * wake-ups are edges: once a read has said EAGAIN, the next frame is one. When no buffer is left, or
  * no room in the ring, frames wait in the TAP's queue.
  *
+ * The channel can be virtio-net over vhost-user instead (vhost_front.c), to compare with: the same
+ * copies here, and one of vifd's into memory that the guest owns.
+ *
  * When vifd goes, the link loses its carrier and everything else stays; when it is back, MTU and
  * offloads are what the new one says.
  */
@@ -35,9 +38,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "front/asks.h"
+#include "front/channel.h"
 #include "front/tap_end.h"
-#include "front/vifront.h"
-#include "pkt/vnet.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -53,7 +56,7 @@ enum {
 static_assert(VIFRONT_BUF_SMALL + VIFRONT_BUF_LARGE > PKT_LEN_MAX, "whatever is read fits");
 
 struct options {
-	const char *connect, *netns, *ifname;
+	const char *connect, *vhost_user, *netns, *ifname;
 	struct tap_address addresses[ADDRESSES_MAX];
 	unsigned address_count;
 	uint8_t mac[6];
@@ -64,7 +67,7 @@ struct options {
 /* The interface and the channel. */
 struct ends {
 	struct tap_end tap;
-	struct vifront *front;
+	struct channel channel;
 	uint32_t mtu; /* what vifd said last */
 	bool drained; /* TAP: the last read found nothing */
 	bool blocked; /* no room to send: wait for some */
@@ -78,12 +81,13 @@ static volatile sig_atomic_t stopped;
 static int stop_fd; /* readable when stopped */
 
 static const char usage[] =
-	"Usage: vif-front --connect PATH [OPTIONS]\n"
+	"Usage: vif-front --connect PATH | --vhost-user PATH [OPTIONS]\n"
 	"       vif-front --help | --version\n"
 	"\n"
 	"Gives a network namespace an interface whose other end is a port of vifd.\n"
 	"\n"
 	"  -c, --connect PATH    the snet socket of vifd (guest add NAME snet=PATH)\n"
+	"      --vhost-user PATH instead: its vhost-user socket, to compare with\n"
 	"  -n, --netns NAME      the network namespace, a name or a path (default: this one)\n"
 	"  -i, --ifname NAME     of the interface (default: eth0 with --netns, else vif0, ...)\n"
 	"  -a, --ip ADDRESS/LEN  give it this address, IPv4 or IPv6; can be repeated\n"
@@ -130,6 +134,9 @@ static int parse_option(int c, struct options *options)
 	case 'c':
 		options->connect = optarg;
 		return 0;
+	case 'u':
+		options->vhost_user = optarg;
+		return 0;
 	case 'n':
 		options->netns = optarg;
 		return 0;
@@ -166,6 +173,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option longs[] = {
 		{ "connect", required_argument, NULL, 'c' },
+		{ "vhost-user", required_argument, NULL, 'u' },
 		{ "netns", required_argument, NULL, 'n' },
 		{ "ifname", required_argument, NULL, 'i' },
 		{ "ip", required_argument, NULL, 'a' },
@@ -184,8 +192,10 @@ static int parse_options(int argc, char **argv, struct options *options)
 	}
 	if (optind < argc)
 		return bad_usage("unexpected argument ", argv[optind]);
-	if (!options->connect)
-		return bad_usage("--connect is missing", "");
+	if (!options->connect == !options->vhost_user)
+		return bad_usage(options->connect ? "--connect and --vhost-user exclude each other"
+						  : "--connect is missing",
+				 "");
 	return 0;
 }
 
@@ -199,12 +209,7 @@ static unsigned make_frame(const uint8_t *vnet, size_t len, struct vifront_buf b
 
 	if (len < PKT_LEN_MIN || !vnet_to_offload(vnet, &offload))
 		return 0;
-	bufs[0].flags = (offload.flags << 1) &
-			(VIFRONT_CSUM_PARTIAL | VIFRONT_CSUM_VALID | VIFRONT_GSO_ECN);
-	bufs[0].gso_type = offload.gso_type;
-	bufs[0].gso_size = offload.gso_size;
-	bufs[0].csum_start = offload.csum_start;
-	bufs[0].csum_offset = offload.csum_offset;
+	buf_put_offload(&bufs[0], &offload);
 	if (len <= bufs[0].len) {
 		bufs[0].len = len;
 		return 1;
@@ -217,7 +222,7 @@ static unsigned make_frame(const uint8_t *vnet, size_t len, struct vifront_buf b
 /* Send what waits. False: the ring is full, or vifd is gone. */
 static bool send_unsent(struct ends *ends)
 {
-	int sent = vifront_send(ends->front, 0, ends->unsent, ends->unsent_count);
+	int sent = channel_send(&ends->channel, ends->unsent, ends->unsent_count);
 
 	if (sent > 0) {
 		ends->unsent_count -= sent;
@@ -245,7 +250,7 @@ static ssize_t read_frame(struct ends *ends, uint8_t *vnet, const struct vifront
 /* A burst; was there anything? */
 static bool tap_to_vifd(struct ends *ends)
 {
-	struct vifront *front = ends->front;
+	const struct channel *channel = &ends->channel;
 	struct vifront_buf next[2]; /* what is read into: small, large */
 	bool have[2] = { false, false };
 	unsigned bytes = 0, reads = 0;
@@ -260,9 +265,9 @@ static bool tap_to_vifd(struct ends *ends)
 		ssize_t len;
 
 		if (!have[0])
-			have[0] = vifront_alloc(front, 0, 1, &next[0], 1) == 1;
+			have[0] = channel_alloc(channel, 1, &next[0], 1) == 1;
 		if (!have[1])
-			have[1] = vifront_alloc(front, 0, VIFRONT_BUF_LARGE, &next[1], 1) == 1;
+			have[1] = channel_alloc(channel, VIFRONT_BUF_LARGE, &next[1], 1) == 1;
 		ends->blocked = !have[0] || !have[1];
 		if (ends->blocked)
 			break;
@@ -278,7 +283,7 @@ static bool tap_to_vifd(struct ends *ends)
 		have[1] = used < 2;
 	}
 	for (unsigned i = 0; i < 2; i++)
-		vifront_free(front, 0, &next[i], have[i]);
+		channel_free(channel, &next[i], have[i]);
 	if (ends->unsent_count)
 		ends->blocked = !send_unsent(ends);
 	return reads > 0;
@@ -286,33 +291,15 @@ static bool tap_to_vifd(struct ends *ends)
 
 /* ---- from vifd to the TAP ---- */
 
-/* Bytes of a frame's headers, a hint for the kernel; 0: it may see for itself. */
-static uint16_t header_len(const struct vifront_buf *buf)
-{
-	const uint8_t *l4 = (const uint8_t *)buf->data + buf->csum_start;
-	bool tcp = buf->csum_offset == 16;
-
-	if (!(buf->flags & VIFRONT_CSUM_PARTIAL) || buf->csum_start + 20u > buf->len)
-		return 0;
-	return buf->csum_start + (tcp ? l4[12] >> 4 << 2 : 8);
-}
-
 /* The frame of count buffers. What the kernel does not take is lost, and counted by it. */
 static void write_frame(const struct ends *ends, const struct vifront_buf *bufs, unsigned count)
 {
-	const struct pkt_offload offload = {
-		.flags = bufs->flags >> 1 & (PKT_CSUM_PARTIAL | PKT_CSUM_VALID | PKT_GSO_ECN),
-		.gso_type = bufs->gso_type,
-		.gso_size = bufs->gso_size,
-		.csum_start = bufs->csum_start,
-		.csum_offset = bufs->csum_offset,
-	};
 	struct iovec iov[1 + VIFRONT_FRAME_BUFS];
 	uint8_t vnet[VNET_LEN];
 
 	if (unlikely(count > VIFRONT_FRAME_BUFS))
 		return;
-	vnet_from_offload(&offload, header_len(bufs), vnet);
+	buf_get_vnet(bufs, vnet);
 	iov[0] = (struct iovec){ vnet, VNET_LEN };
 	for (unsigned i = 0; i < count; i++)
 		iov[1 + i] = (struct iovec){ bufs[i].data, bufs[i].len };
@@ -323,7 +310,7 @@ static void write_frame(const struct ends *ends, const struct vifront_buf *bufs,
 static bool vifd_to_tap(struct ends *ends, unsigned queue)
 {
 	struct vifront_buf bufs[RECV_BUFS];
-	int got = vifront_recv(ends->front, queue, bufs, RECV_BUFS);
+	int got = channel_recv(&ends->channel, queue, bufs, RECV_BUFS);
 
 	if (got <= 0)
 		return false;
@@ -333,7 +320,7 @@ static bool vifd_to_tap(struct ends *ends, unsigned queue)
 		write_frame(ends, bufs + first, i + 1 - first);
 		first = i + 1;
 	}
-	vifront_release(ends->front, queue, bufs, got);
+	channel_release(&ends->channel, queue, bufs, got);
 	return true;
 }
 
@@ -343,7 +330,7 @@ static bool work(struct ends *ends)
 {
 	bool worked = tap_to_vifd(ends);
 
-	for (unsigned q = 0; q < vifront_info(ends->front)->queues; q++)
+	for (unsigned q = 0; q < channel_info(&ends->channel)->queues; q++)
 		worked |= vifd_to_tap(ends, q);
 	return worked;
 }
@@ -351,23 +338,23 @@ static bool work(struct ends *ends)
 /* Sleep until there is work. 0, or -errno: the channel is of no use any more. */
 static int sleep_for_work(struct ends *ends, int epoll)
 {
-	unsigned queues = vifront_info(ends->front)->queues, q;
+	unsigned queues = channel_info(&ends->channel)->queues, q;
 	bool attend = false;
 	int there = 0, err;
 
 	for (q = 0; q < queues && there == 0; q++)
-		there = vifront_arm(ends->front, q,
+		there = channel_arm(&ends->channel, q,
 				    VIFRONT_RECV | (q == 0 && ends->blocked ? VIFRONT_SEND : 0));
 	if (there == 0 && (ends->drained || ends->blocked)) {
 		struct epoll_event events[8];
 		int count = epoll_wait(epoll, events, 8, -1);
 
 		for (int i = 0; i < count; i++)
-			attend |= events[i].data.fd == vifront_socket_fd(ends->front);
+			attend |= events[i].data.fd == channel_socket_fd(&ends->channel);
 	}
 	while (q-- > 0)
-		vifront_disarm(ends->front, q);
-	err = attend ? vifront_attend(ends->front) : 0;
+		channel_disarm(&ends->channel, q);
+	err = attend ? channel_attend(&ends->channel) : 0;
 	return there < 0 ? there : err;
 }
 
@@ -384,10 +371,11 @@ static void carry(struct ends *ends)
 	int epoll = epoll_create1(EPOLL_CLOEXEC), err = 0;
 
 	if (epoll < 0 || watch(epoll, ends->tap.fd, EPOLLIN | EPOLLET) ||
-	    watch(epoll, stop_fd, EPOLLIN) || watch(epoll, vifront_socket_fd(ends->front), EPOLLIN))
+	    watch(epoll, stop_fd, EPOLLIN) ||
+	    watch(epoll, channel_socket_fd(&ends->channel), EPOLLIN))
 		err = -errno;
-	for (unsigned q = 0; !err && q < vifront_info(ends->front)->queues; q++)
-		err = watch(epoll, vifront_event_fd(ends->front, q), EPOLLIN);
+	for (unsigned q = 0; !err && q < channel_info(&ends->channel)->queues; q++)
+		err = watch(epoll, channel_event_fd(&ends->channel, q), EPOLLIN);
 	if (err)
 		say("epoll: %s", strerror(errno));
 	ends->drained = ends->blocked = false;
@@ -421,36 +409,55 @@ static void pause_a_little(void)
 	poll(&pollfd, 1, RETRY_MS);
 }
 
-/* Connect, or connect again, as soon as vifd is there. 0; or -errno: it never will, or stopped. */
-static int connect_to_vifd(struct ends *ends, const struct options *options, struct error *error)
+/* Connect, first or again. 0, or -errno and a sentence. */
+static int connect_once(struct ends *ends, const struct options *options, bool first,
+			struct error *why)
 {
 	const struct vifront_options wishes = { .takes = ends->tap.takes,
 						.send_bytes = SEND_BYTES,
 						.timeout_ms = ANSWER_MS };
-	struct vifront_error why = { "" }, said = { "" };
-	bool first = !ends->front;
+	struct channel *channel = &ends->channel;
+
+	if (options->vhost_user) {
+		if (first)
+			channel->vhost = vhost_front_new(options->vhost_user, ends->tap.takes);
+		return channel->vhost ? vhost_front_reopen(channel->vhost, why)
+				      : fail(why, -ENOMEM, "out of memory");
+	}
+	return first ? vifront_open(&channel->snet, options->connect, &wishes,
+				    (struct vifront_error *)why)
+		     : vifront_reopen(channel->snet, (struct vifront_error *)why);
+}
+
+/* Connect, or connect again, as soon as vifd is there. 0; or -errno: it never will, or stopped. */
+static int connect_to_vifd(struct ends *ends, const struct options *options, struct error *error)
+{
+	const bool again = ends->mtu > 0;
+	struct error said = { "" };
 
 	while (!stopped) {
-		int err = first ? vifront_open(&ends->front, options->connect, &wishes, &why)
-				: vifront_reopen(ends->front, &why);
+		bool first = !ends->channel.snet && !ends->channel.vhost;
+		int err = connect_once(ends, options, first, error);
 
 		if (err == 0)
 			return 0;
-		if (first && err != -ENOENT && err != -ECONNREFUSED && err != -ENOTCONN)
-			return fail(error, err, "%s", why.text);
-		if (strcmp(why.text, said.text) != 0)
-			say("%s; waiting", why.text);
-		said = why;
+		if (!again && err != -ENOENT && err != -ECONNREFUSED && err != -ENOTCONN)
+			return err;
+		if (strcmp(error->text, said.text) != 0)
+			say("%s; waiting", error->text);
+		said = *error;
 		pause_a_little();
 	}
 	return -EINTR;
 }
 
+static_assert(sizeof(struct error) == sizeof(struct vifront_error), "one is passed for the other");
+
 /* Make the interface what vifd says it is. */
 static int adopt(struct ends *ends, const struct options *options, struct error *error)
 {
 	static const uint8_t nothing[6];
-	const struct vifront_info *info = vifront_info(ends->front);
+	const struct vifront_info *info = channel_info(&ends->channel);
 	bool told = memcmp(info->mac, nothing, 6) != 0;
 	int err = tap_end_set_offload(&ends->tap, info->offload, error);
 
@@ -507,7 +514,7 @@ static int run(struct ends *ends, const struct options *options, struct error *e
 				    ends->tap.name);
 		if (stopped)
 			break;
-		say("%s", vifront_why(ends->front));
+		say("%s", channel_why(&ends->channel));
 		tap_end_link(&ends->tap, false);
 		err = connect_to_vifd(ends, options, error);
 		if (!err)
@@ -560,7 +567,8 @@ int main(int argc, char **argv)
 		err = run(&ends, &options, &error);
 	if (err)
 		say("%s", error.text);
-	vifront_close(ends.front);
+	vifront_close(ends.channel.snet);
+	vhost_front_free(ends.channel.vhost);
 	tap_end_close(&ends.tap);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;
 }

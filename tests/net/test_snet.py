@@ -79,13 +79,13 @@ def start_front(folder, cleanup, request):
 
 @pytest.fixture
 def make_lan(folder, start_vifd, make_netns, start_front):
-    """far: what the second end is, see above; guest: options of `guest add`; count: of fronts."""
-    def make(far="front", guest="", count=2, before=()):
+    """far: what the second end is, see above; guest: options of `guest add`; count: of fronts; channel: theirs."""
+    def make(far="front", guest="", count=2, before=(), channel="snet"):
         ends = [make_netns(f"n{n}") for n in range(1, count + 1)]
         commands = [*before, "bridge add br0"]
         fronts = range(1, count + 1) if far == "front" else [1]
         for n in fronts:
-            commands.append(f"guest add p{n} snet={folder}/p{n}.sock {guest} bridge=br0")
+            commands.append(f"guest add p{n} {channel}={folder}/p{n}.sock {guest} bridge=br0")
         if far == "tap":
             commands.append(f"uplink add p2 tap=eth0 netns={ends[1].netns} bridge=br0")
         if far == "af-xdp":
@@ -93,7 +93,8 @@ def make_lan(folder, start_vifd, make_netns, start_front):
             nics.run(f"ip link add nic2 type veth peer name eth0 netns {ends[1].netns}; ip link set nic2 up")
             commands.append(f"uplink add p2 af-xdp=nic2 netns={nics.netns} bridge=br0")
         vifd = start_vifd(*commands)
-        started = [start_front(f"p{n}", "--connect", f"{folder}/p{n}.sock", "--netns", ends[n - 1].netns,
+        connect = "--connect" if channel == "snet" else "--vhost-user"
+        started = [start_front(f"p{n}", connect, f"{folder}/p{n}.sock", "--netns", ends[n - 1].netns,
                                "--ip", f"10.79.0.{n}/24", "--ip", f"fd79::{n}/64") for n in fronts]
         if far != "front":
             ends[1].address("eth0", "10.79.0.2/24", "fd79::2/64")
@@ -113,10 +114,10 @@ def link(end):
 
 # ---- packets ----
 
-@pytest.mark.parametrize("trust", ["isolated", "shared"])
+@pytest.mark.parametrize("channel, guest", [("snet", "trust=isolated"), ("snet", "trust=shared"), ("vhost-user", "")])
 @pytest.mark.parametrize("far", ["front", "tap", "af-xdp"])
-def test_carries_unchanged(make_lan, far, trust):
-    vifd, (one, two), _ = make_lan(far, f"trust={trust}")
+def test_carries_unchanged(make_lan, far, channel, guest):
+    vifd, (one, two), _ = make_lan(far, guest, channel=channel)
     for address in FAMILIES:
         tcp_copy(one, two, address.format(2), 64 * MIB)
         tcp_copy(two, one, address.format(1), 64 * MIB)
@@ -151,16 +152,18 @@ def test_three_at_once(make_lan, before):
     assert not failures
 
 
-def test_front_without_offload(make_lan):
-    vifd, (one, two), _ = make_lan(guest="offload=off")
+@pytest.mark.parametrize("channel", ["snet", "vhost-user"])
+def test_front_without_offload(make_lan, channel):
+    vifd, (one, two), _ = make_lan(guest="offload=off", channel=channel)
     features = one.run("ethtool -k eth0")
     assert "tcp-segmentation-offload: off" in features and "tx-checksumming: off" in features
     tcp_copy(one, two, "10.79.0.2", 16 * MIB)
     assert vifd.stats("p1")["recv_gso_packets"] == 0
 
 
-def test_rests_when_idle(make_lan):
-    _, _, fronts = make_lan()
+@pytest.mark.parametrize("channel", ["snet", "vhost-user"])
+def test_rests_when_idle(make_lan, channel):
+    _, _, fronts = make_lan(channel=channel)
     eventually(lambda: False, 0.5)
     before = [Path(f"/proc/{front.process.pid}/schedstat").read_text().split()[0] for front in fronts]
     time.sleep(1)
@@ -199,9 +202,9 @@ def test_big_frames(make_lan):
     one.run("ping -q -c 3 -i 0.05 -W 2 -s 60000 10.79.0.2")
 
 
-@pytest.mark.parametrize("how", ["kill", "stop"])
-def test_connections_survive_vifd(make_lan, how):
-    vifd, (one, two), fronts = make_lan()
+@pytest.mark.parametrize("how, channel", [("kill", "snet"), ("stop", "snet"), ("kill", "vhost-user")])
+def test_connections_survive_vifd(make_lan, how, channel):
+    vifd, (one, two), fronts = make_lan(channel=channel)
     before = [link(end) for end in (one, two)]
     done = []
     copy = threading.Thread(target=lambda: done.append(tcp_copy(one, two, "10.79.0.2", 1024 * MIB)), daemon=True)
@@ -275,6 +278,7 @@ def test_second_front_is_told_why_not(make_lan, folder):
 
 @pytest.mark.parametrize("options, status, sentence", [
     ("", 2, "--connect is missing"),
+    ("--connect x --vhost-user y", 2, "exclude each other"),
     ("--connect x more", 2, "unexpected argument more"),
     ("--connect x --ip 10.0.0.256/24", 2, "not 10.0.0.256/24"),
     ("--connect x --ip 10.0.0.1/33", 2, "not 10.0.0.1/33"),
@@ -287,6 +291,7 @@ def test_second_front_is_told_why_not(make_lan, folder):
     ("--connect x --ifname sixteen-letters-", 1, "1 to 15 characters"),
     ("--connect x --ifname no/name", 1, "'no/name' cannot be the name"),
     ("--connect /dev/null --ifname vifx%d", 1, "/dev/null: not a socket"),
+    ("--vhost-user /dev/null --ifname vifx%d", 1, "/dev/null: not a socket"),
     ("--connect " + 120 * "x" + " --ifname vifx%d", 1, "longer than 107 characters"),
     ("--help", 0, "Usage: vif-front"),
     ("--version", 0, "vif-front "),
@@ -300,7 +305,7 @@ def test_says_what_is_wrong(options, status, sentence):
 def test_the_manual_has_every_option():
     manual = (ROOT / "docs/man/vif-front.1").read_text().replace("\\-", "-")
     usage = subprocess.run([program("front/vif-front"), "--help"], capture_output=True, text=True, check=True).stdout
-    for option in re.findall(r"--[a-z]+", usage):
+    for option in re.findall(r"--[a-z]+[a-z-]*", usage):
         assert option in manual, option
 
 
