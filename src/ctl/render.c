@@ -559,7 +559,10 @@ static void print_vhost_user(const json_t *guest)
 
 static void print_snet(const json_t *guest)
 {
-	printf("  %-10s%s\n", "trust", text_of(guest, "trust"));
+	bool remap = strcmp(text_of(guest, "channel"), "remap") == 0;
+
+	printf("  %-10s%s%s\n", "trust", text_of(guest, "trust"),
+	       remap ? ", each packet mapped for its copy" : "");
 	print_words("takes", json_object_get(guest, "features"));
 	printf("  %-10s%" PRId64 " entries of %" PRId64 " bytes\n", "rings",
 	       count_of(guest, "ring"), count_of(guest, "entry"));

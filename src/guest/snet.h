@@ -97,6 +97,7 @@ struct snet {
 	struct slab *slabs[SNET_CLASSES];
 	bool shared;            /* trust=shared */
 	bool no_offload;        /* offload=off */
+	bool remap;             /* channel=remap, for measurement only */
 	_Atomic unsigned muted; /* ticks without calls, since one blocked */
 	_Atomic uint64_t breaks;
 };

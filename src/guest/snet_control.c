@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "guest/snet_guest.h"
+#include "guest/snet_remap.h"
 #include "port/worker.h"
 #include "sys/loop.h"
 #include "zone/zone_host.h"
@@ -121,6 +122,7 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 	guest->snet.space = space;
 	guest->snet.shared = config->shared;
 	guest->snet.no_offload = config->no_offload;
+	guest->snet.remap = config->remap;
 	guest->ring_size = config->ring_size;
 	guest->stride = config->stride;
 	guest->listen_fd = guest->fd = -1;
@@ -129,6 +131,8 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 	guest->path = strdup(config->path);
 	fill_port(&guest->snet.port, config);
 	ret = guest->path ? snet_zones_init(guest, error) : fail(error, -ENOMEM, "out of memory");
+	if (!ret && config->remap)
+		ret = snet_remap_init(workers_count(), error);
 	if (!ret)
 		ret = guest_attach(&guest->snet.port, error);
 	if (ret) {
@@ -141,6 +145,8 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 		snet_close(&guest->snet.port);
 		return ret;
 	}
+	if (config->remap)
+		log_warn("guest %s: channel=remap is slow, and for measurement only", config->name);
 	*port = &guest->snet.port;
 	return 0;
 }

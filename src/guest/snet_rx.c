@@ -28,7 +28,10 @@
 #include <string.h>
 
 #include "guest/snet.h"
+#include "guest/snet_remap.h"
 #include "port/worker.h"
+
+#define INLINE inline __attribute__((always_inline))
 
 /* What an id stands for, besides a buffer: a packet that it owns a share of, or nothing of ours. */
 enum { OUT_PACKET = 1, OUT_NOTHING = 2 };
@@ -271,8 +274,8 @@ static void copy(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len)
 }
 
 /* NULL, or the counter of why it could not be. */
-static uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
-			  struct port_stats *stats)
+static INLINE uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
+				 struct port_stats *stats, bool remap)
 {
 	struct snet_entry entry = request_of(snet, pkt);
 	struct iovec bufs[SNET_PACKET_ENTRIES];
@@ -299,7 +302,10 @@ static uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pk
 		return why;
 	}
 	for (uint32_t i = 0, off = 0; i < count; off += bufs[i++].iov_len) {
-		copy(pkt, off, bufs[i].iov_base, bufs[i].iov_len);
+		if (remap)
+			snet_remap_out(snet, pkt, off, bufs[i].iov_base, bufs[i].iov_len);
+		else
+			copy(pkt, off, bufs[i].iov_base, bufs[i].iov_len);
 		put_entry(snet, queue, &entry, bufs[i].iov_base, bufs[i].iov_len,
 			  (uintptr_t)bufs[i].iov_base, i + 1 < count);
 	}
@@ -307,17 +313,17 @@ static uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pk
 	return NULL;
 }
 
-void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n)
+/* remap is known when this is compiled, which is done once for each. */
+static INLINE void put_burst(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
+			     unsigned n, bool remap)
 {
 	struct port_stats *stats = port_stats(&snet->port);
-	uint32_t before = queue->rx_put;
 
-	snet_rx_take_back(snet, queue);
 	for (unsigned i = 0; i < n; i++) {
 		struct pkt *pkt = pkts[i];
 		uint64_t *why = snet->shared && may_refer(snet, queue, pkt)
 					? put_by_reference(snet, queue, pkt, stats)
-					: put_copy(snet, queue, pkt, stats);
+					: put_copy(snet, queue, pkt, stats, remap);
 
 		if (unlikely(why)) {
 			(*why)++;
@@ -327,6 +333,17 @@ void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 		stats->send_bytes += pkt->len;
 		stats->send_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
 	}
+}
+
+void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n)
+{
+	uint32_t before = queue->rx_put;
+
+	snet_rx_take_back(snet, queue);
+	if (unlikely(snet->remap))
+		put_burst(snet, queue, pkts, n, true);
+	else
+		put_burst(snet, queue, pkts, n, false);
 	if (queue->rx_put == before)
 		return;
 	snet_publish(&queue->rings.control->back.produced, queue->rx_put);

@@ -67,13 +67,14 @@ json_t *snet_show(struct port *port)
 	show_group(zones, &guest->rx, "read");
 	queues = show_queues(session, &out, &references);
 	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:i, s:i, s:o, s:o, s:i, s:i, s:i, s:I, s:I, "
-		"s:I, s:I, s:I}",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:i, s:i, s:o, s:o, s:i, s:i, s:i, s:I, "
+		"s:I, s:I, s:I, s:I}",
 		"name", port->name, "kind", "snet", "path", guest->path, "role", "server", "trust",
-		guest->snet.shared ? "shared" : "isolated", "connected", session != NULL,
-		"features", show_takes(session ? guest->takes : 0), "ring", (int)guest->ring_size,
-		"entry", (int)guest->stride, "queues", queues, "zones", zones, "out", (int)out,
-		"references", (int)references, "lingering", (int)snet_lingering(guest), "messages",
+		guest->snet.shared ? "shared" : "isolated", "channel",
+		guest->snet.remap ? "remap" : "zones", "connected", session != NULL, "features",
+		show_takes(session ? guest->takes : 0), "ring", (int)guest->ring_size, "entry",
+		(int)guest->stride, "queues", queues, "zones", zones, "out", (int)out, "references",
+		(int)references, "lingering", (int)snet_lingering(guest), "messages",
 		(json_int_t)guest->messages, "reconnects", (json_int_t)again, "throttled",
 		(json_int_t)guest->throttled, "refused", (json_int_t)guest->refused, "breaks",
 		(json_int_t)atomic_load(&guest->snet.breaks));

@@ -22,6 +22,7 @@
 
 #include <string.h>
 
+#include "guest/snet_remap.h"
 #include "pkt/headers.h"
 #include "port/worker.h"
 
@@ -251,6 +252,8 @@ unsigned snet_tx_take(struct snet *snet, struct snet_queue *queue, struct pkt **
 
 	if (unlikely(taken < n))
 		pkt_pool_put(&worker->pool, pkts + taken, n - taken);
+	if (unlikely(snet->remap))
+		snet_remap_in(snet, queue, pkts, taken);
 	profile_mark(&worker->profile, STAGE_CHANNEL);
 	unsigned good = read_packets(snet, pkts, requests, taken);
 

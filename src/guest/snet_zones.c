@@ -70,11 +70,13 @@ int snet_zones_init(struct snet_guest *guest, struct error *error)
 		[SNET_SMALL] = ring * workers,
 		[SNET_LARGE] = SLAB_BULK * workers,
 	};
+	/* what is sealed vifd itself could not map again */
+	enum zone_access access = guest->snet.remap ? ZONE_WRITABLE : ZONE_READ_ONLY;
 	char name[ZONE_GROUP_NAME_MAX];
 	int ret = 0;
 
 	snprintf(name, sizeof(name), "guest %s (receive)", guest->snet.port.name);
-	zone_group_init(&guest->rx, guest->snet.space, name, ZONE_READ_ONLY, RX_ZONES_MAX);
+	zone_group_init(&guest->rx, guest->snet.space, name, access, RX_ZONES_MAX);
 	for (unsigned i = 0; i < SNET_CLASSES && !ret; i++) {
 		guest->snet.slabs[i] = slab_new(&guest->rx, bytes[i], workers);
 		ret = guest->snet.slabs[i] ? add_buffers(guest, i, counts[i], error)

@@ -498,6 +498,7 @@ static int snet_add(const struct conf_value *values, struct port **port, struct 
 		.isolated = values[GUEST_ISOLATED].number,
 		.no_offload = offload->given && !offload->number,
 		.shared = values[GUEST_TRUST].number == TRUST_SHARED,
+		.remap = values[GUEST_CHANNEL].number == CHANNEL_REMAP,
 		.ring_size = ring->given ? (uint32_t)ring->number : SNET_RING_DEFAULT,
 		.stride = entry->given ? (uint32_t)entry->number : SNET_ENTRY_MIN,
 		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
@@ -518,8 +519,14 @@ static int guest_check_channel(const struct conf_value *values, struct error *er
 		if (values[GUEST_QUEUES].given)
 			return fail(error, -EINVAL,
 				    "queues= is for vhost-user=: snet has one for each worker");
-	} else if (values[GUEST_TRUST].given || ring->given || entry->given) {
-		return fail(error, -EINVAL, "trust=, ring= and entry= are for snet= only");
+		if (values[GUEST_CHANNEL].number == CHANNEL_REMAP &&
+		    values[GUEST_TRUST].number == TRUST_SHARED)
+			return fail(error, -EINVAL,
+				    "channel=remap copies everything, trust=shared nothing");
+	} else if (values[GUEST_TRUST].given || values[GUEST_CHANNEL].given || ring->given ||
+		   entry->given) {
+		return fail(error, -EINVAL,
+			    "trust=, channel=, ring= and entry= are for snet= only");
 	}
 	if (ring->given && ring->number & (ring->number - 1))
 		return fail(error, -EINVAL, "ring=%d: give a power of two", ring->number);

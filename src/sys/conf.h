@@ -115,6 +115,7 @@ enum {
 	GUEST_OFFLOAD,
 	GUEST_LRO,
 	GUEST_TRUST,
+	GUEST_CHANNEL,
 	GUEST_RING,
 	GUEST_ENTRY,
 	GUEST_BRIDGE,
@@ -127,6 +128,7 @@ enum { PROFILE_RESET };
 
 enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
 enum { TRUST_ISOLATED, TRUST_SHARED };                             /* of trust= */
+enum { CHANNEL_ZONES, CHANNEL_REMAP };                             /* of channel= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
 enum { BO_OFF, BO_ON };                                            /* of bo= */
 enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */

@@ -177,6 +177,8 @@ static void mistakes(void **state)
 		  "uplink add: give only one of bridge=BRIDGE or direct=PORT" },
 		{ "guest add web snet=/x bridge=b trust=all",
 		  "guest add: trust=all: give isolated or shared" },
+		{ "guest add web snet=/x bridge=b channel",
+		  "guest add: 'channel' needs a value: channel=zones|remap" },
 		{ "guest add web snet=/x bridge=b ring=8",
 		  "guest add: ring=8: give a number from 16 to 4096" },
 		{ "uplink add wire bridge=br0",
