@@ -154,7 +154,7 @@ VIFRONT_API void vifront_free(struct vifront *front, unsigned queue, const struc
  * Send buffers of vifront_alloc() on the same queue, whole frames in a row. data and len say what is
  * sent, anywhere within the buffer. Returns how many of them, from the first on, went, as far as the
  * ring had room; these are no longer the caller's. -EINVAL, and nothing went: the first frame has no
- * end, or too many buffers; -ENOTCONN, -EPROTO.
+ * end, too many buffers, an empty one, or one that is not the caller's; -ENOTCONN, -EPROTO.
  */
 VIFRONT_API int vifront_send(struct vifront *front, unsigned queue, const struct vifront_buf *bufs,
 			     unsigned count);

@@ -135,7 +135,8 @@ int vifront_recv(struct vifront *front, unsigned number, struct vifront_buf *buf
 			whole = i + 1;
 	}
 	if (unlikely(whole == 0))
-		return -EMSGSIZE;
+		return there > count ? -EMSGSIZE
+				     : front_break(front, -EPROTO, "vifd sent half a frame");
 	queue->rx_taken += whole;
 	return whole;
 }
@@ -273,17 +274,11 @@ int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct
 	return count;
 }
 
-/* Is this a buffer that the program holds, and within its memory? */
+/* Is this a buffer that the program holds? */
 static bool is_held(const struct queue *queue, const struct vifront_buf *buf)
 {
-	uintptr_t off;
-	uint32_t len;
-
-	if (unlikely(buf->id >= queue->chunk_count * CHUNK_IDS ||
-		     queue->states[buf->id] != BUF_HELD))
-		return false;
-	off = (uintptr_t)buf->data - (uintptr_t)buf_base(queue, buf->id, &len);
-	return off <= len && buf->len <= len - off;
+	return likely(buf->id < queue->chunk_count * CHUNK_IDS &&
+		      queue->states[buf->id] == BUF_HELD);
 }
 
 void vifront_free(struct vifront *front, unsigned number, const struct vifront_buf *bufs,
@@ -295,12 +290,24 @@ void vifront_free(struct vifront *front, unsigned number, const struct vifront_b
 	if (unlikely(!queue))
 		return;
 	while (count-- > 0) { /* so that they are taken in the same order again */
-		if (likely(is_held(queue, &bufs[count])))
+		if (is_held(queue, &bufs[count]))
 			put_free(queue, bufs[count].id);
 	}
 }
 
 /* ---- sending ---- */
+
+/* And does it say something that lies within it? */
+static bool is_sendable(const struct queue *queue, const struct vifront_buf *buf)
+{
+	uintptr_t off;
+	uint32_t len;
+
+	if (!is_held(queue, buf) || unlikely(buf->len == 0))
+		return false;
+	off = (uintptr_t)buf->data - (uintptr_t)buf_base(queue, buf->id, &len);
+	return likely(off < len && buf->len <= len - off);
+}
 
 /* Buffers of the frame that begins at bufs; 0: it is not one. */
 static unsigned frame_bufs(const struct queue *queue, const struct vifront_buf *bufs,
@@ -308,7 +315,7 @@ static unsigned frame_bufs(const struct queue *queue, const struct vifront_buf *
 {
 	if (count > VIFRONT_FRAME_BUFS)
 		count = VIFRONT_FRAME_BUFS;
-	for (unsigned i = 0; i < count && is_held(queue, &bufs[i]); i++) {
+	for (unsigned i = 0; i < count && is_sendable(queue, &bufs[i]); i++) {
 		if (likely(!(bufs[i].flags & VIFRONT_MORE)))
 			return i + 1;
 	}

@@ -363,6 +363,9 @@ static void test_refuses_what_is_no_frame(void **state)
 	again = bufs[64];
 	again.data = (uint8_t *)again.data - 1;
 	assert_int_equal(vifront_send(front, 0, &again, 1), -EINVAL);
+	again = bufs[64];
+	again.len = 0;
+	assert_int_equal(vifront_send(front, 0, &again, 1), -EINVAL);
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), 1);
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), -EINVAL); /* it is gone */
 	assert_int_equal(vifront_send(front, 0, bufs + 1, VIFRONT_FRAME_BUFS), -EINVAL);
@@ -505,9 +508,11 @@ static void test_follows_no_entry_out_of_its_zone(void **state)
 	};
 	struct vifront_buf buf;
 
-	for (unsigned i = 0; i <= sizeof(places) / sizeof(places[0]); i++) {
+	for (unsigned i = 0; i <= sizeof(places) / sizeof(places[0]) + 1; i++) {
 		open_front(NULL);
-		if (i < sizeof(places) / sizeof(places[0])) {
+		if (i > sizeof(places) / sizeof(places[0])) {
+			fake_put(&fake.queues[0], rx_entry(0, 64, SNET_MORE, 0)); /* and no end */
+		} else if (i < sizeof(places) / sizeof(places[0])) {
 			struct snet_entry entry = rx_entry(places[i][1], places[i][2], 0, 0);
 
 			entry.zone = places[i][0];
