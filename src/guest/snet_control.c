@@ -360,6 +360,18 @@ static uint32_t caps_of(const struct snet_guest *guest)
 	return caps;
 }
 
+/* There are new zones: tell who may see them. Who does not read is dealt with at the next tick. */
+static void tell_others(void)
+{
+	for (unsigned id = 1; id < PORTS_MAX; id++) {
+		struct port *port = port_by_id(id);
+		struct snet_guest *other = port ? snet_guest_of(port) : NULL;
+
+		if (port && port->ops == &snet_port_ops && other->snet.session)
+			snet_zones_tell(other, other->snet.session);
+	}
+}
+
 /* Answer a HELLO with a session. 0, or -errno and a sentence for the front end. */
 static int begin(struct snet_guest *guest, const struct snet_msg *hello, struct error *error)
 {
@@ -399,6 +411,7 @@ static int begin(struct snet_guest *guest, const struct snet_msg *hello, struct 
 	}
 	if (log_allowed(&guest->limit))
 		log_info("guest %s: front end connected", port->name);
+	tell_others();
 	return snet_tell(guest, &start, NULL, 0)
 		       ? 0
 		       : fail(error, -EPIPE, "it does not read what it is told");
