@@ -67,6 +67,7 @@ struct snet_queue {
 	uint32_t *ids;        /* those not out; the last is the next */
 	unsigned id_count;
 	unsigned references; /* of those out, with somebody else */
+	unsigned orphans;    /* with somebody who has gone since */
 	bool tell_put;       /* put since the front end was told */
 } __attribute__((aligned(64)));
 

@@ -402,7 +402,7 @@ static int begin(struct snet_guest *guest, const struct snet_msg *hello, struct 
 	ret = snet_start(&guest->snet, session);
 	if (!ret) {
 		port->caps = caps_of(guest);
-		port->zones = guest->snet.shared ? guest->tx : NULL;
+		port->zones[0] = guest->snet.shared ? guest->tx : NULL;
 	}
 	workers_resume();
 	if (ret) {
@@ -427,7 +427,7 @@ static void end_session(struct snet_guest *guest)
 	workers_pause();
 	session = snet_stop(&guest->snet);
 	guest->snet.port.caps = PORT_CAP_SG;
-	guest->snet.port.zones = NULL;
+	guest->snet.port.zones[0] = NULL;
 	done = snet_session_done(session);
 	workers_resume();
 	if (done) {
@@ -491,6 +491,7 @@ static void guest_tick(struct snet_guest *guest)
 		refuse(guest, why.text);
 		return;
 	}
+	snet_zones_tell_gone(guest, session);
 	if (snet_zones_tell(guest, session))
 		snet_zones_relieve(guest);
 	else

@@ -52,8 +52,10 @@ void snet_zones_fini(struct snet_guest *guest);
 int snet_zones_to_send(struct snet_guest *guest, uint32_t bytes, struct error *error);
 /* Announce all zones that the front end may see and does not know yet. False: it does not read. */
 bool snet_zones_tell(struct snet_guest *guest, struct snet_session *session);
-/* A group's zones are done with: tell everybody who knows them, and let go. */
+/* A group's zones are done with: let go of them. */
 void snet_zones_drop(struct zone_group **group);
+/* Tell the front end of zones that it knows and that are no more. */
+void snet_zones_tell_gone(struct snet_guest *guest, struct snet_session *session);
 /* More buffers where they were too few. */
 void snet_zones_relieve(struct snet_guest *guest);
 

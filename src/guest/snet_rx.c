@@ -65,7 +65,9 @@ static void end_out(struct snet *snet, struct snet_queue *queue, unsigned worker
 		queue->references--;
 		worker_references[worker].count--;
 		pkt_put((struct pkt *)(what & ~(uintptr_t)OUT_PACKET));
-	} else if (what != OUT_NOTHING) {
+	} else if (what == OUT_NOTHING) {
+		queue->orphans--;
+	} else {
 		returned->bufs[returned->count++] = (void *)what;
 		if (returned->count == SLAB_BULK)
 			give_up(snet, worker, returned);
@@ -126,6 +128,7 @@ void snet_rx_let_go(struct snet_queue *queue, const struct port *from)
 			continue;
 		/* the front end keeps its own mapping of that zone, and the id */
 		queue->out[id] = OUT_NOTHING;
+		queue->orphans++;
 		queue->references--;
 		worker_references[worker->id].count--;
 		pkt_put(pkt);

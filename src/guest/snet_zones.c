@@ -147,15 +147,28 @@ static bool knows(const struct snet_session *session, const struct zone *zone)
 	       id;
 }
 
+static void tell_gone(struct snet_guest *guest, struct snet_session *session, uint32_t id)
+{
+	struct snet_msg msg = { .type = SNET_ZONE_GONE, .zone = { id, 0 } };
+
+	atomic_store_explicit(&session->announced[id % ZONES_MAX], 0, memory_order_relaxed);
+	snet_tell(guest, &msg, NULL, 0);
+}
+
 /* Announce a zone to the front end, which does not know it yet. */
 static bool tell_zone(struct snet_guest *guest, struct snet_session *session,
 		      const struct zone *zone, bool writable)
 {
 	uint32_t id = zone_id(zone);
 	struct snet_msg msg = { .type = SNET_ZONE, .zone = { id, writable } };
+	uint32_t before = atomic_load_explicit(&session->announced[id % ZONES_MAX],
+					       memory_order_relaxed);
 	int fd = zone_open(zone, writable);
-	bool told = fd >= 0 && snet_tell(guest, &msg, &fd, 1);
+	bool told;
 
+	if (before) /* in its place */
+		tell_gone(guest, session, before);
+	told = fd >= 0 && snet_tell(guest, &msg, &fd, 1);
 	if (fd >= 0)
 		close(fd);
 	if (told)
@@ -168,7 +181,8 @@ static bool tell_group(struct snet_guest *guest, struct snet_session *session,
 		       const struct zone_group *group, bool writable)
 {
 	for (const struct zone *zone = group ? group->zones : NULL; zone; zone = zone->next) {
-		if (!knows(session, zone) && !tell_zone(guest, session, zone, writable))
+		if (zone->access != ZONE_PRIVATE && !knows(session, zone) &&
+		    !tell_zone(guest, session, zone, writable))
 			return false;
 	}
 	return true;
@@ -190,29 +204,33 @@ bool snet_zones_tell(struct snet_guest *guest, struct snet_session *session)
 	for (unsigned id = 1; guest->snet.shared && id < PORTS_MAX; id++) {
 		struct port *port = port_by_id(id);
 
-		if (port && port != own && share(own, port) &&
-		    !tell_group(guest, session, port->zones, false))
-			return false;
+		if (!port || port == own || !share(own, port))
+			continue;
+		for (unsigned i = 0; i < port->queues; i++) {
+			if (!tell_group(guest, session, port->zones[i], false))
+				return false;
+		}
 	}
 	return true;
 }
 
+void snet_zones_tell_gone(struct snet_guest *guest, struct snet_session *session)
+{
+	/* while it may still read in one, it keeps them all */
+	for (unsigned i = 0; i < session->queue_count; i++) {
+		if (session->queues[i].orphans > 0)
+			return;
+	}
+	for (unsigned slot = 0; slot < ZONES_MAX; slot++) {
+		uint32_t id = atomic_load_explicit(&session->announced[slot], memory_order_relaxed);
+
+		if (id && !zone_by_id(guest->snet.space, id))
+			tell_gone(guest, session, id);
+	}
+}
+
 void snet_zones_drop(struct zone_group **group)
 {
-	for (struct zone *zone = *group ? (*group)->zones : NULL; zone; zone = zone->next) {
-		struct snet_msg msg = { .type = SNET_ZONE_GONE, .zone = { zone_id(zone), 0 } };
-
-		for (unsigned id = 1; id < PORTS_MAX; id++) {
-			struct port *port = port_by_id(id);
-			struct snet_guest *guest;
-
-			if (!port || port->ops != &snet_port_ops)
-				continue;
-			guest = snet_guest_of(port);
-			if (guest->snet.session && knows(guest->snet.session, zone))
-				snet_tell(guest, &msg, NULL, 0);
-		}
-	}
 	if (*group)
 		zone_group_fini(*group);
 	free(*group);

@@ -134,9 +134,10 @@ struct port {
 	bool flush_pending[WORKERS_MAX]; /* owned by each worker: on its list of ports to flush */
 	uint8_t mac[6];                  /* the guest's, if has_mac */
 	struct bridge *bridge;
-	char direct_name[PORT_NAME_MAX];  /* of the port that it is to be tied to; empty: none */
-	struct port *direct;              /* which it is: all goes there, past any bridge (S15) */
-	struct zone_group *zones;         /* that what it receives lies in; NULL: elsewhere */
+	char direct_name[PORT_NAME_MAX]; /* of the port that it is to be tied to; empty: none */
+	struct port *direct;             /* which it is: all goes there, past any bridge (S15) */
+	/* that what its queues receive lies in, and that others may be shown; NULL: elsewhere */
+	struct zone_group *zones[PORT_QUEUES_MAX];
 	struct lro *lro[PORT_QUEUES_MAX]; /* by queue; NULL: never merged (worker_set_lro()) */
 	char name[PORT_NAME_MAX];
 	struct port_stats *stats; /* [WORKERS_MAX], one writer each */

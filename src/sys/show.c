@@ -23,6 +23,7 @@
 #include "uplink/af_packet.h"
 #include "uplink/af_xdp.h"
 #include "uplink/tap.h"
+#include "zone/zone_group.h"
 
 #define READ(counter) (*(const volatile __typeof__(counter) *)&(counter))
 
@@ -216,6 +217,13 @@ json_t *show_memory(void)
 			snet_show_memory(port, list);
 		else if (!port->uplink)
 			vhost_user_show_memory(port, list);
+		for (unsigned i = 0; port->uplink && i < port->queues; i++) {
+			const struct zone_group *zones = port->zones[i];
+
+			if (zones)
+				pages_row(list, port->name, "frames", zones->zones->base,
+					  zones->count * (size_t)ZONE_SIZE);
+		}
 	}
 	return list;
 }

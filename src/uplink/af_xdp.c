@@ -340,8 +340,10 @@ static int af_xdp_attach(struct af_xdp *xdp, struct error *error)
 {
 	int fds[PORT_QUEUES_MAX];
 
-	for (unsigned i = 0; i < xdp->port.queues; i++)
+	for (unsigned i = 0; i < xdp->port.queues; i++) {
 		fds[i] = xdp->queues[i].wake_fd;
+		xdp->port.zones[i] = &xdp->queues[i].zones;
+	}
 	return uplink_attach(&xdp->port, fds, error);
 }
 
@@ -409,14 +411,15 @@ static json_t *show_kernel(const struct af_xdp *xdp)
 json_t *af_xdp_show(struct port *port)
 {
 	static const char *const pages[] = {
-		[XSK_PAGES_SMALL] = "small pages",
-		[XSK_PAGES_TRANSPARENT] = "transparent huge pages",
-		[XSK_PAGES_HUGE] = "huge pages",
+		[ZONE_SMALL_PAGES] = "small pages",
+		[ZONE_TRANSPARENT] = "transparent huge pages",
+		[ZONE_HUGETLB] = "huge pages",
 	};
 	struct af_xdp *xdp = af_xdp_of(port);
 	json_t *show = netif_show(&xdp->netif);
 	json_t *got = json_pack("[s, s, s]", xdp->native ? "native" : "skb",
-				xdp->zero_copy ? "zero-copy" : "copy", pages[xdp->queues[0].pages]);
+				xdp->zero_copy ? "zero-copy" : "copy",
+				pages[xdp->queues[0].zones.zones->backing]);
 
 	if (xdp->multi_buffer)
 		json_array_append_new(got, json_string("multi-buffer"));

@@ -46,7 +46,6 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -54,6 +53,7 @@
 #include "pkt/csum.h"
 #include "pkt/headers.h"
 #include "port/worker.h"
+#include "zone/zone_host.h"
 
 #ifndef XDP_USE_SG /* Linux 6.6 */
 #define XDP_USE_SG    (1 << 4)
@@ -61,7 +61,6 @@
 #endif
 
 enum {
-	HUGE_PAGE = 2 << 20,
 	NO_FRAME = 0xffff,
 	BUSY_BURSTS = 16,       /* received without a sleep: the queue is kept busy */
 	SEND_BUDGET = 32,       /* packets that one sendto() sends in copy mode */
@@ -75,31 +74,35 @@ static_assert((int)XSK_RX_FRAMES < (int)NO_FRAME, "frames are numbered in 16 bit
 
 /* ---- opening and closing ---- */
 
-/* The UMEM, on huge pages if there are any: a frame must not cross pages that lie apart. */
-static int frames_map(struct xsk_queue *queue)
+/*
+ * The UMEM: zones, so that what is received can stay where it is on its way to a guest that may see
+ * it (S11). What is sent is nobody's business.
+ */
+static int frames_make(struct xsk_queue *queue, const char *ifname)
 {
-	size_t len = (size_t)(XSK_RX_FRAMES + XSK_TX_FRAMES) * queue->frame_size;
-	int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	unsigned rx = XSK_RX_FRAMES * queue->frame_size / ZONE_SIZE;
+	unsigned tx = (XSK_TX_FRAMES * queue->frame_size + ZONE_SIZE - 1) / ZONE_SIZE;
+	struct error error;
+	struct zone_space *space = zone_host(&error);
+	struct zone *zone;
+	int err;
 
-	len = (len + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-	queue->memory_len = len;
-	queue->memory = mmap(NULL, len, protection, flags | MAP_HUGETLB, -1, 0);
-	queue->frames = queue->memory;
-	queue->pages = XSK_PAGES_HUGE;
-	if (queue->memory != MAP_FAILED)
-		return 0;
-
-	queue->memory_len = len + HUGE_PAGE;
-	queue->memory = mmap(NULL, queue->memory_len, protection, flags, -1, 0);
-	if (queue->memory == MAP_FAILED) {
-		queue->memory = NULL;
-		return -errno;
+	if (!space)
+		return -ENOMEM;
+	zone_group_init(&queue->zones, space, ifname, ZONE_READ_ONLY, rx + tx);
+	err = zone_group_grow(&queue->zones, rx + tx, &error);
+	if (err)
+		return err;
+	zone = queue->zones.zones;
+	queue->frames = zone->base;
+	for (unsigned i = 0; zone; zone = zone->next, i++) {
+		if (i >= rx)
+			zone_hide(zone);
 	}
-	queue->frames = (uint8_t *)queue->memory + (-(uintptr_t)queue->memory & (HUGE_PAGE - 1));
-	queue->pages = madvise(queue->frames, len, MADV_HUGEPAGE) ? XSK_PAGES_SMALL
-								  : XSK_PAGES_TRANSPARENT;
 	return 0;
 }
+
+static_assert(XSK_RX_FRAMES * XSK_FRAME_SMALL % ZONE_SIZE == 0, "no zone has frames of both kinds");
 
 static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n);
 
@@ -145,7 +148,7 @@ int xsk_queue_open(struct xsk_queue *queue, const struct xsk_queue_config *confi
 	queue->frame_size = config->frame_size;
 	queue->multi_buffer = config->multi_buffer;
 	queue->unfinished = config->unfinished;
-	err = frames_map(queue);
+	err = frames_make(queue, config->ifname);
 	if (!err)
 		err = socket_open(queue, config);
 	if (err) {
@@ -175,8 +178,8 @@ void xsk_queue_close(struct xsk_queue *queue)
 	}
 	if (queue->umem)
 		xsk_umem__delete(queue->umem);
-	if (queue->memory)
-		munmap(queue->memory, queue->memory_len);
+	if (queue->zones.space)
+		zone_group_fini(&queue->zones);
 	memset(queue, 0, sizeof(*queue));
 }
 

@@ -7,6 +7,7 @@
 #include <xdp/xsk.h>
 
 #include "port/port.h"
+#include "zone/zone_group.h"
 
 enum {
 	XSK_RX_FRAMES = 2048, /* as many as a worker has packets */
@@ -26,8 +27,6 @@ struct xsk_queue_config {
 	bool unfinished;   /* checksums may arrive unfinished */
 };
 
-enum xsk_pages { XSK_PAGES_SMALL, XSK_PAGES_TRANSPARENT, XSK_PAGES_HUGE };
-
 struct xsk_queue {
 	struct pkt_source source; /* first: done() finds the queue by it */
 
@@ -35,7 +34,7 @@ struct xsk_queue {
 	struct xsk_ring_cons rx;
 	struct xsk_ring_prod fill;
 	uint32_t frame_size;
-	uint8_t *frames; /* the UMEM: XSK_RX_FRAMES, then XSK_TX_FRAMES */
+	uint8_t *frames; /* the UMEM, zones in a row: XSK_RX_FRAMES, then XSK_TX_FRAMES */
 	bool multi_buffer, unfinished;
 	bool watched;                 /* the socket is in wake_fd */
 	unsigned bursts;              /* received since the worker last slept */
@@ -52,9 +51,7 @@ struct xsk_queue {
 	int wake_fd; /* readable when packets come to a queue that is armed */
 	struct xsk_umem *umem;
 	struct xsk_socket *socket;
-	void *memory;
-	size_t memory_len;
-	enum xsk_pages pages;
+	struct zone_group zones; /* of the frames; those to send from are private */
 } __attribute__((aligned(64)));
 
 /*

@@ -221,6 +221,14 @@ int zone_open(const struct zone *zone, bool writable)
 	return fd < 0 ? -errno : fd;
 }
 
+void zone_hide(struct zone *zone)
+{
+	if (zone->fd >= 0)
+		close(zone->fd);
+	zone->fd = -1;
+	zone->access = ZONE_PRIVATE;
+}
+
 const char *zone_backing_name(enum zone_backing backing)
 {
 	static const char *const names[] = {
@@ -288,8 +296,7 @@ static int zone_seal(struct zone *zone)
 	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 	if (zone->access == ZONE_PRIVATE) {
-		close(zone->fd);
-		zone->fd = -1;
+		zone_hide(zone);
 		return 0;
 	}
 	if (zone->access == ZONE_READ_ONLY)

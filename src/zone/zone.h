@@ -100,6 +100,9 @@ void zone_put(struct zone_space *space, struct zone *zone);
  */
 int zone_open(const struct zone *zone, bool writable);
 
+/* Nobody else gets to see this zone, which nobody has seen yet: it is ZONE_PRIVATE from now on. */
+void zone_hide(struct zone *zone);
+
 /* "hugetlb", "transparent", "4k" */
 const char *zone_backing_name(enum zone_backing backing);
 
