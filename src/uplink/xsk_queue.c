@@ -374,6 +374,12 @@ unsigned xsk_queue_recv(struct xsk_queue *queue, struct port *port, struct pkt *
 		return 0;
 	}
 	count_burst(queue);
+	for (unsigned i = 0; i < descs; i++) {
+		const struct xdp_desc *desc = xsk_ring_cons__rx_desc(&queue->rx, at + i);
+
+		__builtin_prefetch(queue->frames + desc->addr);
+		__builtin_prefetch(queue->frames + desc->addr + 64);
+	}
 	for (; used < descs; used++) {
 		const struct xdp_desc *desc = xsk_ring_cons__rx_desc(&queue->rx, at + used);
 
