@@ -139,49 +139,54 @@ void snet_rx_let_go(struct snet_queue *queue, const struct port *from)
 
 /* ---- entries ---- */
 
-/* What the packet asks of its receiver, as its first entry says it. */
-static struct snet_entry request_of(const struct snet *snet, const struct pkt *pkt)
+/*
+ * What the packet asks of its receiver, as its first entry says it: the word of flags, GSO and
+ * checksum. It is put together in a register, as everything that goes into an entry.
+ */
+static uint64_t request_of(const struct snet *snet, const struct pkt *pkt)
 {
 	const struct pkt_offload *offload = &pkt->offload;
-	struct snet_entry entry = { 0 };
+	uint64_t asks, flags = 0, request = 0;
 
-	if (!(snet->port.caps & PORT_CAP_CSUM))
-		return entry;
+	memcpy(&asks, offload, sizeof(asks));
+	if (likely(asks == 0) || !(snet->port.caps & PORT_CAP_CSUM))
+		return 0;
 	if (offload->flags & PKT_CSUM_PARTIAL) {
-		entry.flags = SNET_CSUM_PARTIAL;
-		entry.csum_start = offload->csum_start;
-		entry.csum_offset = offload->csum_offset;
+		flags = SNET_CSUM_PARTIAL;
+		request = (uint64_t)offload->csum_start << 32 | (uint64_t)offload->csum_offset
+									<< 48;
 	} else if (offload->flags & PKT_CSUM_VALID) {
-		entry.flags = SNET_CSUM_VALID;
+		flags = SNET_CSUM_VALID;
 	}
-	if (offload->gso_type == PKT_GSO_NONE)
-		return entry;
-	entry.gso_type = offload->gso_type;
-	entry.gso_size = offload->gso_size;
-	if (offload->flags & PKT_GSO_ECN)
-		entry.flags |= SNET_GSO_ECN;
-	return entry;
+	if (offload->gso_type != PKT_GSO_NONE) {
+		flags |= offload->flags & PKT_GSO_ECN ? SNET_GSO_ECN : 0;
+		request |= (uint64_t)offload->gso_type << 8 | (uint64_t)offload->gso_size << 16;
+	}
+	return request | flags;
 }
 
-/*
- * Write the packet's next entry into the ring, more than that if more: not visible before it is
- * published. entry: the request for the first, zero afterwards.
- */
-static void put_entry(struct snet *snet, struct snet_queue *queue, struct snet_entry *entry,
-		      const void *addr, uint32_t len, uintptr_t what, bool more)
+static_assert(offsetof(struct snet_entry, flags) == 16 &&
+		      offsetof(struct snet_entry, gso_type) == 17 &&
+		      offsetof(struct snet_entry, gso_size) == 18 &&
+		      offsetof(struct snet_entry, csum_start) == 20 &&
+		      offsetof(struct snet_entry, csum_offset) == 22,
+	      "the third word, little endian");
+
+/* Write the packet's next entry into the ring: not visible before it is published. request: its
+ * third word, of the packet's first entry what request_of() says, and SNET_MORE. */
+static void put_entry(struct snet *snet, struct snet_queue *queue, uint64_t request,
+		      const void *addr, uint32_t len, uintptr_t what)
 {
 	const struct snet_rings *rings = &queue->rings;
+	uint64_t *words = (uint64_t *)snet_entry_at(rings, rings->rx, queue->rx_put++);
 	const struct zone *zone = zone_of(snet->space, addr);
 	uint32_t id = queue->ids[--queue->id_count];
 
 	queue->out[id] = what;
-	entry->zone = zone_id(zone);
-	entry->offset = zone_offset(zone, addr);
-	entry->len = len;
-	entry->id = id;
-	entry->flags |= more ? SNET_MORE : 0;
-	*snet_entry_at(rings, rings->rx, queue->rx_put++) = *entry;
-	*entry = (struct snet_entry){ 0 };
+	words[0] = zone_id(zone) | (uint64_t)zone_offset(zone, addr) << 32;
+	words[1] = len | (uint64_t)id << 32;
+	words[2] = request;
+	words[3] = 0;
 }
 
 /* ---- by reference ---- */
@@ -220,7 +225,7 @@ static bool may_refer(const struct snet *snet, const struct snet_queue *queue,
 static uint64_t *put_by_reference(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
 				  struct port_stats *stats)
 {
-	struct snet_entry entry = request_of(snet, pkt);
+	uint64_t request = request_of(snet, pkt);
 	unsigned worker = worker_self->id, count = pkt->frag_count;
 	void *buf;
 
@@ -230,11 +235,13 @@ static uint64_t *put_by_reference(struct snet *snet, struct snet_queue *queue, s
 		if (unlikely(!slab_get(snet->slabs[SNET_TINY], worker, &buf, 1)))
 			return &stats->drop_no_buffers;
 		memcpy(buf, pkt->header, pkt->header_len);
-		put_entry(snet, queue, &entry, buf, pkt->header_len, (uintptr_t)buf, true);
+		put_entry(snet, queue, request | SNET_MORE, buf, pkt->header_len, (uintptr_t)buf);
+		request = 0;
 	}
-	for (unsigned i = 0; i < count; i++)
-		put_entry(snet, queue, &entry, pkt->frags[i].iov_base, pkt->frags[i].iov_len,
-			  (uintptr_t)pkt | OUT_PACKET, i + 1 < count);
+	for (unsigned i = 0; i < count; i++, request = 0)
+		put_entry(snet, queue, request | (i + 1 < count ? SNET_MORE : 0),
+			  pkt->frags[i].iov_base, pkt->frags[i].iov_len,
+			  (uintptr_t)pkt | OUT_PACKET);
 	pkt->refs += count;
 	queue->references += count;
 	worker_references[worker].count += count;
@@ -280,7 +287,7 @@ static void copy(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len)
 static INLINE uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, struct pkt *pkt,
 				 struct port_stats *stats, bool remap)
 {
-	struct snet_entry entry = request_of(snet, pkt);
+	uint64_t request = request_of(snet, pkt);
 	struct iovec bufs[SNET_PACKET_ENTRIES];
 	unsigned worker = worker_self->id, count = 0;
 	uint64_t *why = NULL;
@@ -309,8 +316,9 @@ static INLINE uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, st
 			snet_remap_out(snet, pkt, off, bufs[i].iov_base, bufs[i].iov_len);
 		else
 			copy(pkt, off, bufs[i].iov_base, bufs[i].iov_len);
-		put_entry(snet, queue, &entry, bufs[i].iov_base, bufs[i].iov_len,
-			  (uintptr_t)bufs[i].iov_base, i + 1 < count);
+		put_entry(snet, queue, request | (i + 1 < count ? SNET_MORE : 0), bufs[i].iov_base,
+			  bufs[i].iov_len, (uintptr_t)bufs[i].iov_base);
+		request = 0;
 	}
 	stats->copied_bytes += pkt->len - pkt->header_len;
 	return NULL;

@@ -28,30 +28,33 @@
 
 /* What a packet's first entry asks for. */
 struct tx_request {
-	uint8_t flags, gso_type;
-	uint16_t gso_size, csum_start, csum_offset;
-	bool cut; /* more fragments than there was room for */
+	uint64_t word; /* flags, GSO and checksum, as they lie in the entry */
+	bool cut;      /* more fragments than there was room for */
 };
 
-/* A private copy of an entry, each word read once. */
-static struct snet_entry entry_read(const struct snet_rings *rings, uint32_t index)
+/* An entry, each word read once, into registers. */
+struct tx_entry {
+	uint32_t zone, offset, len, id;
+	uint64_t request; /* struct snet_entry from flags on */
+};
+
+static inline struct tx_entry entry_read(const struct snet_rings *rings, uint32_t index)
 {
 	const uint64_t *words = (const uint64_t *)snet_entry_at(rings, rings->tx, index);
-	union {
-		uint64_t words[4];
-		struct snet_entry entry;
-	} copy;
+	uint64_t place = __atomic_load_n(&words[0], __ATOMIC_RELAXED);
+	uint64_t buffer = __atomic_load_n(&words[1], __ATOMIC_RELAXED);
 
-	for (unsigned i = 0; i < 4; i++)
-		copy.words[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
-	return copy.entry;
+	return (struct tx_entry){ (uint32_t)place, place >> 32, (uint32_t)buffer, buffer >> 32,
+				  __atomic_load_n(&words[2], __ATOMIC_RELAXED) };
 }
 
-static_assert(sizeof(struct snet_entry) == 32, "four words");
+static_assert(offsetof(struct snet_entry, offset) == 4 && offsetof(struct snet_entry, id) == 12 &&
+		      offsetof(struct snet_entry, flags) == 16,
+	      "three words, little endian");
 
 /* Add an entry's buffer to the packet's fragments. */
-static enum snet_error take_buffer(struct snet_queue *queue, const struct snet_entry *entry,
-				   struct pkt *pkt, bool *cut)
+static inline enum snet_error take_buffer(struct snet_queue *queue, const struct tx_entry *entry,
+					  struct pkt *pkt, bool *cut)
 {
 	uint8_t *data = zone_group_at(queue->session->tx, entry->zone, entry->offset, entry->len);
 
@@ -91,7 +94,7 @@ static void cookie_add(struct snet_queue *queue, struct pkt *pkt, uint32_t id)
 static enum snet_error take_more(struct snet_queue *queue, uint32_t *at, uint32_t end,
 				 struct pkt *pkt, bool *cut)
 {
-	struct snet_entry entry;
+	struct tx_entry entry;
 	unsigned count = 1;
 
 	do {
@@ -107,7 +110,7 @@ static enum snet_error take_more(struct snet_queue *queue, uint32_t *at, uint32_
 			return error;
 		cookie_add(queue, pkt, entry.id);
 		(*at)++;
-	} while (entry.flags & SNET_MORE);
+	} while (entry.request & SNET_MORE);
 	return SNET_OK;
 }
 
@@ -120,18 +123,16 @@ static unsigned take_entries(struct snet *snet, struct snet_queue *queue, struct
 	unsigned i;
 
 	for (i = 0; i < n && at != end; i++) {
-		struct snet_entry entry = entry_read(&queue->rings, at);
+		struct tx_entry entry = entry_read(&queue->rings, at);
 		struct pkt *pkt = pkts[i];
 		enum snet_error error;
 
 		pkt->len = 0;
-		requests[i] = (struct tx_request){ entry.flags,       entry.gso_type,
-						   entry.gso_size,    entry.csum_start,
-						   entry.csum_offset, false };
+		requests[i] = (struct tx_request){ entry.request, false };
 		at++;
 		pkt->cookie = entry.id;
 		error = take_buffer(queue, &entry, pkt, &requests[i].cut);
-		if (likely(!error) && unlikely(entry.flags & SNET_MORE))
+		if (likely(!error) && unlikely(entry.request & SNET_MORE))
 			error = take_more(queue, &at, end, pkt, &requests[i].cut);
 		if (unlikely(error)) {
 			snet_break(snet, queue, error);
@@ -164,28 +165,29 @@ static void read_header(struct pkt *pkt)
 }
 
 /* Judge what is asked of this packet. What a guest claims to have verified is worth nothing. */
-static bool request_ok(const struct snet *snet, struct pkt *pkt, const struct tx_request *request)
+static bool request_ok(const struct snet *snet, struct pkt *pkt, uint64_t request)
 {
 	struct pkt_offload *offload = &pkt->offload;
+	uint8_t flags = request, gso_type = request >> 8;
 
-	if (likely(!(request->flags & SNET_CSUM_PARTIAL) && request->gso_type == PKT_GSO_NONE))
+	if (likely(!(flags & SNET_CSUM_PARTIAL) && gso_type == PKT_GSO_NONE))
 		return true;
-	if (snet->no_offload || !(request->flags & SNET_CSUM_PARTIAL))
+	if (snet->no_offload || !(flags & SNET_CSUM_PARTIAL))
 		return false;
 	*offload = (struct pkt_offload){
 		.flags = PKT_CSUM_PARTIAL,
-		.csum_start = request->csum_start,
-		.csum_offset = request->csum_offset,
+		.csum_start = request >> 32,
+		.csum_offset = request >> 48,
 	};
-	if (request->gso_type != PKT_GSO_NONE) {
-		offload->gso_type = request->gso_type;
-		offload->gso_size = request->gso_size;
-		if (request->flags & SNET_GSO_ECN)
+	if (gso_type != PKT_GSO_NONE) {
+		offload->gso_type = gso_type;
+		offload->gso_size = request >> 16;
+		if (flags & SNET_GSO_ECN)
 			offload->flags |= PKT_GSO_ECN;
 		if (offload->gso_size == 0)
 			return false;
-		if (offload->gso_type != PKT_GSO_TCPV4 && offload->gso_type != PKT_GSO_TCPV6 &&
-		    (offload->gso_type != PKT_GSO_UDP || offload->flags & PKT_GSO_ECN))
+		if (gso_type != PKT_GSO_TCPV4 && gso_type != PKT_GSO_TCPV6 &&
+		    (gso_type != PKT_GSO_UDP || offload->flags & PKT_GSO_ECN))
 			return false;
 	}
 	return headers_check_offload(pkt);
@@ -217,7 +219,7 @@ static unsigned read_packets(struct snet *snet, struct pkt **pkts,
 			goto drop;
 		}
 		read_header(pkt);
-		if (unlikely(!request_ok(snet, pkt, &requests[i]))) {
+		if (unlikely(!request_ok(snet, pkt, requests[i].word))) {
 			stats->drop_bad_vnet_header++;
 			goto drop;
 		}
