@@ -546,11 +546,14 @@ static void message_garbage(void)
 	finding = *finding ? finding : "all sent away";
 }
 
+/* More connections than a front end has for the asking at once. */
+enum { STORM = 200, STORM_MS = 10000 };
+
 static void message_storm(void)
 {
-	uint64_t end = now_ms() + 1000;
+	uint64_t end = now_ms() + STORM_MS;
 
-	while (now_ms() < end) {
+	for (unsigned i = 0; i < STORM && now_ms() < end; i++) {
 		struct snet_front front;
 
 		front_connect(&front, evil_path);
@@ -564,9 +567,9 @@ static void message_storm(void)
 
 static void connection_storm(void)
 {
-	uint64_t end = now_ms() + 1000;
+	uint64_t end = now_ms() + STORM_MS;
 
-	while (now_ms() < end) {
+	for (unsigned i = 0; i < STORM && now_ms() < end; i++) {
 		struct snet_front front;
 
 		front_connect(&front, evil_path);
