@@ -44,7 +44,8 @@ static uint64_t now_ns(void)
 	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
 }
 
-/* The next frames, at most as long as our patience; 0: none came. Whole frames, to be released. */
+/* The next frames, at most as long as our patience; 0: none came. Whole frames, to be released. Both
+ * sides use queue 0 alone, whose worker carries what comes from the one to the other's queue 0. */
 static int receive(struct vifront_buf *bufs, int patience_ms)
 {
 	uint64_t end = now_ns() + patience_ms * UINT64_C(1000000);

@@ -9,6 +9,7 @@
 struct channel {
 	struct vifront *snet; /* or */
 	struct vhost_front *vhost;
+	unsigned send_queue;
 };
 
 static inline const struct vifront_info *channel_info(const struct channel *channel)
@@ -40,8 +41,9 @@ static inline void channel_release(const struct channel *channel, unsigned queue
 static inline int channel_alloc(const struct channel *channel, uint32_t bytes,
 				struct vifront_buf *bufs, unsigned count)
 {
-	return channel->vhost ? vhost_front_alloc(channel->vhost, bytes, bufs, count)
-			      : vifront_alloc(channel->snet, 0, bytes, bufs, count);
+	return channel->vhost
+		       ? vhost_front_alloc(channel->vhost, bytes, bufs, count)
+		       : vifront_alloc(channel->snet, channel->send_queue, bytes, bufs, count);
 }
 
 static inline void channel_free(const struct channel *channel, const struct vifront_buf *bufs,
@@ -50,14 +52,14 @@ static inline void channel_free(const struct channel *channel, const struct vifr
 	if (channel->vhost)
 		vhost_front_give_up(channel->vhost, bufs, count);
 	else
-		vifront_free(channel->snet, 0, bufs, count);
+		vifront_free(channel->snet, channel->send_queue, bufs, count);
 }
 
 static inline int channel_send(const struct channel *channel, const struct vifront_buf *bufs,
 			       unsigned count)
 {
 	return channel->vhost ? vhost_front_send(channel->vhost, bufs, count)
-			      : vifront_send(channel->snet, 0, bufs, count);
+			      : vifront_send(channel->snet, channel->send_queue, bufs, count);
 }
 
 static inline int channel_event_fd(const struct channel *channel, unsigned queue)

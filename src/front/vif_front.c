@@ -342,9 +342,11 @@ static int sleep_for_work(struct ends *ends, int epoll)
 	bool attend = false;
 	int there = 0, err;
 
-	for (q = 0; q < queues && there == 0; q++)
-		there = channel_arm(&ends->channel, q,
-				    VIFRONT_RECV | (q == 0 && ends->blocked ? VIFRONT_SEND : 0));
+	for (q = 0; q < queues && there == 0; q++) {
+		bool room = ends->blocked && q == ends->channel.send_queue;
+
+		there = channel_arm(&ends->channel, q, VIFRONT_RECV | (room ? VIFRONT_SEND : 0));
+	}
 	if (there == 0 && (ends->drained || ends->blocked)) {
 		struct epoll_event events[8];
 		int count = epoll_wait(epoll, events, 8, -1);
@@ -453,6 +455,16 @@ static int connect_to_vifd(struct ends *ends, const struct options *options, str
 
 static_assert(sizeof(struct error) == sizeof(struct vifront_error), "one is passed for the other");
 
+/* A queue is a worker of vifd's: let not all front ends send into the same. */
+static unsigned choose_queue(const char *path, unsigned queues)
+{
+	uint32_t hash = 2166136261; /* FNV-1a */
+
+	while (*path)
+		hash = (hash ^ (uint8_t)*path++) * 16777619;
+	return (hash >> 16) % queues;
+}
+
 /* Make the interface what vifd says it is. */
 static int adopt(struct ends *ends, const struct options *options, struct error *error)
 {
@@ -464,6 +476,8 @@ static int adopt(struct ends *ends, const struct options *options, struct error 
 	if (!err && info->mtu != ends->mtu)
 		err = tap_end_set_mtu(&ends->tap, info->mtu, error);
 	ends->mtu = info->mtu;
+	if (ends->channel.snet)
+		ends->channel.send_queue = choose_queue(options->connect, info->queues);
 	if (options->has_mac && told && memcmp(info->mac, options->mac, 6) != 0)
 		say("warning: vifd expects another MAC address than that of --mac");
 	if (!err && (options->has_mac || told))
