@@ -22,8 +22,9 @@
  *              frags[1], zone 9      entry (9, off, len), id 11;   out[11] = packet
  *
  * What a front end does not return it does not get again: its ids, its zones and the packets that
- * it may have out by reference are limited. Without references left it is copied to; without
- * buffers or ids left, packets for it are dropped.
+ * it may have out by reference are limited. Without references left it is copied to, and when the
+ * ring is three quarters full, for a copy takes fewer places (S22); without buffers or ids left,
+ * packets for it are dropped.
  */
 #include <string.h>
 
@@ -208,9 +209,10 @@ static bool is_known(const struct snet *snet, const struct iovec *frag)
 static bool may_refer(const struct snet *snet, const struct snet_queue *queue,
 		      const struct pkt *pkt)
 {
-	unsigned count = pkt->frag_count;
+	unsigned count = pkt->frag_count, places = queue->rings.mask + 1;
 
 	if (count == 0 || count >= SNET_PACKET_ENTRIES || pkt->refs > UINT16_MAX / 2 ||
+	    queue->id_count < count + 1 + places / 4 ||
 	    queue->references + count > SNET_REFERENCES_MAX ||
 	    worker_references[worker_self->id].count + count > SNET_WORKER_REFERENCES_MAX)
 		return false;

@@ -191,6 +191,8 @@ static bool tell_group(struct snet_guest *guest, struct snet_session *session,
 /* Do shared guests behind these two ports see each other's packets? */
 static bool share(const struct port *a, const struct port *b)
 {
+	if ((a->isolated || b->isolated) && !a->uplink && !b->uplink)
+		return false;
 	return a->direct == b || (a->bridge && a->bridge == b->bridge);
 }
 

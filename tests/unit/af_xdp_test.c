@@ -25,6 +25,7 @@
 #include "pkt/vnet.h"
 #include "port/worker.h"
 #include "uplink/af_xdp.h"
+#include "uplink/xsk_queue.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -649,6 +650,25 @@ static void test_sends_without_offloads(void **state)
 	free(frame);
 }
 
+/* What is received may be shown to others, what is sent is not. */
+static void test_frames_are_zones(void **state)
+{
+	uint32_t shown = 0, hidden = 0;
+	const struct zone *last;
+
+	if (!have_namespace)
+		skip();
+	assert_non_null(xdp->zones[0]);
+	last = xdp->zones[0]->zones;
+	for (const struct zone *zone = last; zone; last = zone, zone = zone->next) {
+		assert_true(zone == last || zone->base == last->base + ZONE_SIZE);
+		*(zone->access == ZONE_READ_ONLY ? &shown : &hidden) += ZONE_SIZE;
+	}
+	assert_int_equal(last->access, ZONE_PRIVATE);
+	assert_int_equal(shown, XSK_RX_FRAMES * XSK_FRAME_SMALL);
+	assert_in_range(hidden, XSK_TX_FRAMES * XSK_FRAME_SMALL, ZONE_SIZE);
+}
+
 static void test_jumbo_frames(void **state)
 {
 	static uint8_t got[FRAME_ROOM];
@@ -774,6 +794,7 @@ int main(void)
 		TEST(test_sends_all_sizes, set_up_skb),
 		TEST(test_sends_all_sizes, set_up_without_bursts),
 		TEST(test_sends_without_offloads, set_up),
+		TEST(test_frames_are_zones, set_up),
 		TEST(test_jumbo_frames, set_up_jumbo),
 		TEST(test_refuses_to_open, set_up),
 		TEST(test_restores_the_interface, set_up),

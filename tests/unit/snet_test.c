@@ -905,16 +905,33 @@ static void references_have_a_limit(void **state)
 	unsigned n;
 
 	share();
+	free_front(&b);
+	make_front(&b, "b", true, SNET_RING_MAX, SNET_ENTRY_MIN);
+	announce(&b, &a.tx);
 	fill(tx_memory(&a), 500);
-	for (n = 0; n < SNET_REFERENCES_MAX - 100; n++)
+	for (n = 0; n < SNET_REFERENCES_MAX; n++)
 		a_to_b(0, 500, ID);
 	assert_int_equal(stats(&b)->referenced_packets, n);
 	assert_int_equal(stats(&b)->copied_bytes, 0);
-	/* the ring ends first unless header buffers return; ids are 1024 */
-	for (; n < SNET_REFERENCES_MAX + 50 && b.queue->id_count >= 2; n++)
+	for (; n < SNET_REFERENCES_MAX + 50; n++)
 		a_to_b(0, 500, ID);
 	assert_int_equal(stats(&b)->referenced_packets, SNET_REFERENCES_MAX);
 	assert_int_equal(b.queue->references, SNET_REFERENCES_MAX);
+	assert_int_equal(stats(&b)->send_packets, n);
+}
+
+/* A packet by reference takes two places, a copy one: the last quarter of the ring is for copies. */
+static void a_full_ring_is_copied_to(void **state)
+{
+	share();
+	fill(tx_memory(&a), 500);
+	for (unsigned n = 0; n < 500; n++)
+		a_to_b(0, 500, ID);
+	assert_true(stats(&b)->referenced_packets >= 380);
+	assert_int_equal(stats(&b)->send_packets, 500);
+	assert_int_equal(stats(&b)->drop_queue_full, 0);
+	assert_int_equal(stats(&b)->copied_bytes,
+			 (500 - stats(&b)->referenced_packets) * (500 - PKT_HEADER_FAST));
 }
 
 /* The receiver dies with what it has: the sender gets it back. */
@@ -1233,6 +1250,7 @@ int main(void)
 		TEST(several_have_it),
 		TEST(copied_where_it_must_be),
 		TEST(references_have_a_limit),
+		TEST(a_full_ring_is_copied_to),
 		TEST(receiver_dies),
 		TEST(sender_dies),
 		TEST(uplink_closes),

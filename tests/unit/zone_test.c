@@ -416,6 +416,11 @@ static void private_zones_are_not_shown(void **state)
 	assert_int_equal(count_fds(), fds);
 	assert_int_equal(zone_open(zone, false), -EPERM);
 	assert_int_equal(zone_open(zone, true), -EPERM);
+	zone = create(&space, 1, ZONE_READ_ONLY);
+	zone_hide(zone);
+	assert_int_equal(count_fds(), fds);
+	assert_int_equal(zone_open(zone, false), -EPERM);
+	zone->base[0] = 1; /* still ours */
 	zone_space_fini(&space);
 }
 
