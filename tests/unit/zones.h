@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the tests of zones share: spaces, random numbers, and what the kernel says about memory. */
+/* What the tests of zones share: spaces, and what the kernel says about memory. */
 #ifndef VIFD_TEST_ZONES_H
 #define VIFD_TEST_ZONES_H
 
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random.h"
 #include "zone/zone_group.h"
 
 #include <cmocka.h> /* last: it has a macro fail() */
@@ -54,15 +55,6 @@ static inline unsigned count_fds(void)
 		count++;
 	closedir(dir);
 	return count;
-}
-
-/* xorshift64*: the same numbers in every run. */
-static inline uint32_t rnd_below(uint64_t *state, uint32_t limit)
-{
-	*state ^= *state >> 12;
-	*state ^= *state << 25;
-	*state ^= *state >> 27;
-	return (*state * 0x2545f4914f6cdd1d >> 32) % limit;
 }
 
 #endif
