@@ -22,13 +22,13 @@ UPLINK ?= tap
 export PATH := $(PATH):/usr/sbin:/sbin
 
 sanitize = -Db_sanitize=address,undefined -Db_lundef=false
-sources = find src tests bench examples -name '*.[ch]'
+sources = find src tests bench lab examples -name '*.[ch]'
 
-.PHONY: all deps-build deps-demo deps-test deps-bench build build-asan build-fuzz \
+.PHONY: all deps-build deps-demo deps-test deps-bench deps-lab build build-asan build-fuzz \
 	demo test bench lab install format check-format clean
 all: build
 
-deps-build deps-demo deps-test deps-bench:
+deps-build deps-demo deps-test deps-bench deps-lab:
 	@scripts/install-deps.sh $(@:deps-%=%)
 
 # Meson is told once; ninja notices changes to meson.build by itself.
@@ -59,7 +59,7 @@ bench: | deps-bench
 	@$(MAKE) --no-print-directory build
 	@bench/run
 
-lab: | deps-demo
+lab: | deps-lab
 	@$(MAKE) --no-print-directory build
 	@lab/run $(if $(QUICK),--quick) $(ONLY)
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Install from Debian what is missing for the given purposes: install-deps.sh build|demo|test|bench...
+# Install from Debian what is missing for the given purposes: install-deps.sh build|demo|test|bench|lab...
 # Quick, and needs neither root nor a network, when nothing is missing.
 set -euo pipefail
 
@@ -9,6 +9,7 @@ guest=(qemu-system-x86 busybox-static iperf3 ethtool iproute2 iputils-ping cpio 
 test=(clang libclang-rt-dev clang-format python3-pytest python3-pytest-xdist python3-pytest-timeout python3-scapy
 	dpdk-dev strace tcpdump spin)
 bench=(dpdk-dev libdpdk-dev openvswitch-switch-dpdk vde2)
+lab=(valgrind)
 
 wanted=()
 for purpose; do
@@ -17,7 +18,8 @@ for purpose; do
 	demo) wanted+=("${build[@]}" "${guest[@]}") ;;
 	test) wanted+=("${build[@]}" "${guest[@]}" "${test[@]}") ;;
 	bench) wanted+=("${build[@]}" "${guest[@]}" "${bench[@]}") ;;
-	*) echo "usage: $0 build|demo|test|bench..." >&2; exit 2 ;;
+	lab) wanted+=("${build[@]}" "${guest[@]}" "${lab[@]}") ;;
+	*) echo "usage: $0 build|demo|test|bench|lab..." >&2; exit 2 ;;
 	esac
 done
 

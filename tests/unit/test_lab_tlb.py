@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the lab's experiment tlb makes of what its programs say. Nothing is traced."""
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).resolve().parents[2] / "lab"
+
+
+@pytest.fixture
+def tlb(monkeypatch):
+    monkeypatch.syspath_prepend(str(LAB))
+    yield importlib.import_module("tlb")
+    for name in [name for name, module in sys.modules.items() if str(LAB) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def samples_of(tlb, superpages):
+    """Four packets; every model has walked 8 pages, on superpages so many."""
+    models = {tlb.model_name(key): {"accesses": 100, "misses_in": {"guest": 6, "other": 2},
+                                    "walks": {"4k": 8, "2m": 0} if key[0] == tlb.BASE else {"4k": 0, "2m": superpages}}
+              for key in tlb.all_models()}
+    memory = {"guest": {"resident": 4 << 20, "superpages": 2 << 20}}
+    return {workload: [tlb.Sample(models, {"packets": 4, "memory": memory})] * 2 for workload in tlb.WORKLOADS}
+
+
+def test_each_model_has_a_name_of_its_own(tlb):
+    assert len({tlb.model_name(key) for key in tlb.all_models()}) == len(list(tlb.all_models())) == 12
+
+
+def test_rows(tlb):
+    rows = {(row["id"], row["config"], row["metric"]): row for row in tlb.rows_of(tlb.MAIN, samples_of(tlb, 2))}
+    assert len(rows) == len(tlb.WORKLOADS) * 12 + len(tlb.PAPER)
+    assert rows["M32", "4k", "tx 64K, two levels, never"]["ours"]["median"] == 2
+    assert rows["M32", "4k", "tx 64K, two levels, never"]["misses_in"] == {"guest": 1.5, "other": 0.5}
+    ratio = rows["M36", "superpages", "rx MTU, 64 entries, 8th round: by 4k"]
+    assert ratio["ours"]["median"] == 0.25 and ratio["paper"] == 0.14
+    assert tlb.memory_rows(samples_of(tlb, 2))[0]["ours"] == {"median": 0.5, "min": 0.5, "max": 0.5, "n": 8}
+
+
+@pytest.mark.parametrize("superpages,passes", [(1, [True, True]), (2, [True, False]), (3, [False, False])])
+def test_bars_are_the_papers(tlb, superpages, passes):
+    assert [bar["pass"] for bar in tlb.bars_of(samples_of(tlb, superpages))] == passes
