@@ -7,15 +7,23 @@
  * each packet by the hypervisor's grant table, copies and unmaps them. So does this, although the
  * zones are mapped here already:
  *
- *      from the guest   entry: zone, off, len      mmap its pages, copy to a buffer of vifd's own,
- *                       (S3, step 5)               munmap, give the entry back at once
- *      to the guest     buffer in its zone         mmap its pages, copy the packet to it, munmap
+ *      from the guest   entry: zone, off, len      map its pages, copy to a buffer of vifd's own,
+ *                       (S3, step 5)               unmap, give the entry back at once
+ *      to the guest     buffer in its zone         map its pages, copy the packet to it, unmap
  *                       (S4, step 4)
  *
- * There is no hypervisor and no grant table here. What stands for the two hypercalls is the two
- * system calls, which do the same work: they check who may map, write page table entries (all of a
- * buffer's at once, as VETH batches them: no page fault follows) and flush the TLB. Everything
- * else, rings, wake-ups and bridge, is the same code as without.
+ * There is no hypervisor and no grant table here. A grant table operation is given a place in the
+ * address space and does three things: it looks up whether the page may be mapped, writes the page
+ * table entry, and on the way back clears it and flushes the TLB. What comes closest are two system
+ * calls on a window, a second mapping of each zone that has no page table entries but those of the
+ * packet at hand: MADV_POPULATE_READ or _WRITE fills in those of a buffer (all at once, as VETH
+ * batches them: no page fault follows), MADV_DONTNEED clears them and flushes the TLB. mmap() and
+ * munmap() for each packet would cost three times that, for they also find and give back a place,
+ * which no grant does: the baseline must not be worse than what it stands for. Everything else,
+ * rings, wake-ups and bridge, is the same code as without.
+ *
+ *      zones     | zone | zone | ...      mapped for good; not used here
+ *      windows   |   .. |      | ...      the same places; by slot, made when first needed
  *
  * vifd's own buffers: one to each packet of a worker's pool, in its order. The pool hands out the
  * packets that were used last, so that few of these buffers are ever touched.
@@ -28,55 +36,69 @@
 
 #include "port/worker.h"
 
+#ifndef MADV_POPULATE_READ /* Linux 5.14 */
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+
 enum {
 	PAGE = 1 << ZONE_PAGE_SHIFT,
 	BUFFER = (PKT_LEN_MAX + PAGE - 1) / PAGE * PAGE,
+	AROUND = 64
+		 << 10, /* reading one page maps its neighbours up to this, which have to go, too */
 };
 
 /* By worker: a buffer for each packet of its pool. */
 static uint8_t *buffers[WORKERS_MAX];
 
+/* Of the zones of the one space there is, and which zone each of them shows. */
+static uint8_t *windows;
+static _Atomic uint32_t shown[ZONES_MAX];
+
+static uint8_t *reserve(size_t len, int prot)
+{
+	void *memory = mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
 int snet_remap_init(unsigned workers, struct error *error)
 {
-	for (unsigned i = 0; i < workers; i++) {
-		void *memory;
-
-		if (buffers[i])
-			continue;
-		memory = mmap(NULL, (size_t)WORKER_POOL_PACKETS * BUFFER, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (memory == MAP_FAILED)
+	if (!windows)
+		windows = reserve((size_t)ZONES_MAX << ZONE_SHIFT, PROT_NONE);
+	for (unsigned i = 0; i < workers && windows; i++) {
+		if (!buffers[i])
+			buffers[i] = reserve((size_t)WORKER_POOL_PACKETS * BUFFER,
+					     PROT_READ | PROT_WRITE);
+		if (!buffers[i])
 			return fail(error, -ENOMEM, "out of memory");
-		buffers[i] = memory;
 	}
-	return 0;
+	return windows ? 0 : fail(error, -ENOMEM, "out of memory");
 }
 
-/* A mapping of the pages that a buffer lies on. */
-struct mapping {
-	uint8_t *base; /* MAP_FAILED: there is none */
-	size_t len;
-	uint8_t *data; /* the buffer in it */
-};
-
-/* Without a mapping, for which the kernel lacks memory, data is where the zone is mapped anyway. */
-static struct mapping map(const struct snet *snet, void *addr, uint32_t len, int prot)
+/* Where addr, which lies in a zone, is in the window of that; addr: there is none to be had. */
+static uint8_t *window_of(const struct zone_space *space, void *addr)
 {
-	const struct zone *zone = zone_of(snet->space, addr);
-	uint32_t off = zone_offset(zone, addr), in_page = off & (PAGE - 1);
-	struct mapping mapping = { .len = (in_page + len + PAGE - 1) / PAGE * PAGE, .data = addr };
+	const struct zone *zone = zone_of(space, addr);
+	size_t slot = zone - space->zones;
+	uint8_t *window = windows + (slot << ZONE_SHIFT);
 
-	mapping.base = mmap(NULL, mapping.len, prot, MAP_SHARED | MAP_POPULATE, zone->fd,
-			    off - in_page);
-	if (likely(mapping.base != MAP_FAILED))
-		mapping.data = mapping.base + in_page;
-	return mapping;
+	if (unlikely(atomic_load_explicit(&shown[slot], memory_order_relaxed) != zone_id(zone))) {
+		if (mmap(window, ZONE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 zone->fd, 0) == MAP_FAILED)
+			return addr;
+		madvise(window, ZONE_SIZE, MADV_NOHUGEPAGE);
+		atomic_store_explicit(&shown[slot], zone_id(zone), memory_order_relaxed);
+	}
+	return window + zone_offset(zone, addr);
 }
 
-static void unmap(const struct mapping *mapping)
+/* Do something to the pages, or larger units, on which len bytes lie. */
+static void advise(uint8_t *at, uint32_t len, size_t unit, int advice)
 {
-	if (likely(mapping->base != MAP_FAILED))
-		munmap(mapping->base, mapping->len);
+	uintptr_t begin = (uintptr_t)at & ~(unit - 1);
+
+	madvise((void *)begin, ((uintptr_t)at + len - begin + unit - 1) & ~(unit - 1), advice);
 }
 
 void snet_remap_in(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n)
@@ -93,11 +115,11 @@ void snet_remap_in(struct snet *snet, struct snet_queue *queue, struct pkt **pkt
 		}
 		for (unsigned f = 0; f < pkt->frag_count; f++) {
 			const struct iovec *frag = &pkt->frags[f];
-			struct mapping mapping = map(snet, frag->iov_base, frag->iov_len,
-						     PROT_READ);
+			uint8_t *from = window_of(snet->space, frag->iov_base);
 
-			memcpy(at, mapping.data, frag->iov_len);
-			unmap(&mapping);
+			advise(from, frag->iov_len, PAGE, MADV_POPULATE_READ);
+			memcpy(at, from, frag->iov_len);
+			advise(from, frag->iov_len, AROUND, MADV_DONTNEED);
 			at += frag->iov_len;
 		}
 		pkt->frags[0] = (struct iovec){ own, at - own };
@@ -112,8 +134,9 @@ void snet_remap_in(struct snet *snet, struct snet_queue *queue, struct pkt **pkt
 void snet_remap_out(const struct snet *snet, const struct pkt *pkt, uint32_t off, void *buf,
 		    uint32_t len)
 {
-	struct mapping mapping = map(snet, buf, len, PROT_READ | PROT_WRITE);
+	uint8_t *to = window_of(snet->space, buf);
 
-	pkt_copy_out(pkt, off, mapping.data, len);
-	unmap(&mapping);
+	advise(to, len, PAGE, MADV_POPULATE_WRITE);
+	pkt_copy_out(pkt, off, to, len);
+	advise(to, len, PAGE, MADV_DONTNEED);
 }

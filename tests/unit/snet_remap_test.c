@@ -28,15 +28,28 @@ static uint8_t *zones; /* two in a row */
 static uint64_t seed = 4711;
 static uint8_t expected[PKT_LEN_MAX + 1], got[PKT_LEN_MAX];
 
+static int make_space(void **state)
+{
+	struct error error;
+
+	space = space_of(8, ZONE_TRANSPARENT);
+	return snet_remap_init(1, &error) || snet_remap_init(1, &error);
+}
+
+static int free_space(void **state)
+{
+	zone_space_fini(&space);
+	return 0;
+}
+
+/* Each time other zones in the same places. */
 static int set_up(void **state)
 {
 	struct error error;
 
 	worker = fake_worker(WORKER_POOL_PACKETS);
-	space = space_of(8, ZONE_TRANSPARENT);
 	zone_group_init(&group, &space, "test", ZONE_WRITABLE, 2);
-	if (zone_group_grow(&group, 2, &error) || snet_remap_init(1, &error) ||
-	    snet_remap_init(1, &error))
+	if (zone_group_grow(&group, 2, &error))
 		return -1;
 	zones = group.zones->base;
 	session = snet_session_new(1, RING, SNET_ENTRY_MIN);
@@ -48,7 +61,6 @@ static int tear_down(void **state)
 {
 	snet_session_free(session);
 	zone_group_fini(&group);
-	zone_space_fini(&space);
 	fake_worker_free(worker);
 	return 0;
 }
@@ -159,5 +171,5 @@ int main(void)
 		cmocka_unit_test_setup_teardown(too_long, set_up, tear_down),
 	};
 
-	return cmocka_run_group_tests_name("snet_remap", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("snet_remap", tests, make_space, free_space);
 }
