@@ -56,12 +56,14 @@ class Vifd:
     options   more arguments in front of the commands, such as ("--socket-path=...",)
     affinity  CPUs that it may use, None: all
     file      descriptors that it inherits (for --fd=N)
+    wrapper   a program that runs it, with arguments
     """
 
-    def __init__(self, folder, *commands, name="vifd", options=(), affinity=None, file=()):
+    def __init__(self, folder, *commands, name="vifd", options=(), affinity=None, file=(), wrapper=()):
         self.socket = f"{folder}/{name}.ctl"
         self.log_path = Path(folder) / f"{name}.log"
         self.commands, self.options, self.affinity, self.files = list(commands), list(options), affinity, file
+        self.wrapper = list(wrapper)
         self.process = None
 
     def __enter__(self):
@@ -77,7 +79,7 @@ class Vifd:
 
     def start(self, timeout=10):
         """Start it and wait until it serves."""
-        command = [program("vifd"), "-s", self.socket, *self.options, *self.commands]
+        command = [*self.wrapper, program("vifd"), "-s", self.socket, *self.options, *self.commands]
         if self.affinity:
             command = ["taskset", "-c", ",".join(map(str, self.affinity)), *command]
         with open(self.log_path, "ab") as log:

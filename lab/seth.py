@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""S19 to S30, tables 2 to 5 and figures 9 and 10 of SETH: what a guest's network costs when its packets are mapped, copied
+and unmapped one by one (VETH), and when they lie in memory that is shared for good (SETH).
+
+    VETH, SETH-isolated, SETH-shared: a vifd each             native: Linux alone
+
+     a ── vif-front ══ snet ┐      ┌ AF_XDP ══ veth ── wire        a ── veth ┐            ┌ veth ── wire
+                            ├ vifd ┤                   (w)                   ├ its bridge ┤
+     b ── vif-front ══ snet ┘      (g)                             b ── veth ┘            └ (g)
+     ──────────── host's CPU: a, vifd, bridge ────────────  wire's CPU: b, wire
+
+Theory of operation. The paper has one guest, the driver domain and the hypervisor on a host of two CPUs, and another
+computer behind a gigabit NIC. Here guest a, its vif-front and vifd (or the kernel's bridge) have one CPU (cpus.py), and at the far
+end, on another, is a wire, by AF_XDP into frames made of zones (w), or a second guest (g). The wire's link has no
+offloads, in native too: what comes from it are frames of 1500 bytes. Between guests, packets of up to 64 KiB cross whole
+(S33), and frames of 1500 bytes when their kernel is told to send nothing larger.
+
+The paper counts clock ticks by xenoprof. Here: CPU time of all of vifd (driver), with what of it is system calls;
+of vif-front, which includes a's kernel down to IP, since that runs inside its read() and write() (front end); of the
+program in a (program); and what the host's CPU did besides (rest), of which native is all but the program. VETH is
+channel=remap of `guest add`: system calls that fill in and clear page table entries stand for the two hypercalls of the
+grant table (src/guest/snet_remap.c). vifd sleeps as soon as there is nothing to do (idle-spin=off): what shares a CPU must
+not spin on it.
+
+Cache misses: misses.py.
+"""
+import os
+import socket
+import statistics
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import misses
+from cpus import HOST_CPU, WIRE_CPU, PinnedNetns, cpu_ticks, need_two_cpus
+from lib.guest import with_parent
+from lib.traffic import cpu_seconds
+from lib.vifd import Netns, Vifd, VifdError, program
+from rows import bar, interleave, number, row
+from tcp import BYTES_ACKED
+
+TITLE = "SETH, tables 2 to 5 and figures 9 and 10 (S19 to S30): a guest to a wire (w) and to another guest (g)"
+BASE = "native"
+
+# What `guest add` is told; None: without vifd.
+CONFIGS = {BASE: None, "VETH": "channel=remap", "SETH-isolated": "trust=isolated", "SETH-shared": "trust=shared"}
+SHARED, VIFDS = "SETH-shared", ["VETH", "SETH-isolated", "SETH-shared"]
+
+FARS = {"w": "wire", "g": "guest"}
+SIZES = (4, 64, 256, 512, 1024, 4096, 16384, 65536, 131072)
+SIZES_QUICK = (4, 256, 65536)
+PING, LARGE, READ = 4, 65536, 131072
+RAMP = 0.15 # seconds for a stream to get going
+STAGES = ("channel", "header", "bridge", "offload", "copy", "uplink", "idle")
+
+
+def of_paper(native, veth, seth):
+    return {config: figure for config, figure in ((BASE, native), ("VETH", veth), (SHARED, seth)) if figure is not None}
+
+
+def ticks(percent_veth, percent_seth):
+    """Table 5 has shares of CPU; these are cycles by byte, by table 4."""
+    return of_paper(None, percent_veth * 46.732 / 144.466, percent_seth * 35.527 / 115.131)
+
+
+# (row's ID, metric) -> the paper's figures; it has a wire only
+PAPER = {
+    ("S19", "round trip, 4 B"): of_paper(125.35, 127.84, 126.59),
+    ("S19", "CPU, 4 B"): of_paper(14.14, 44.16, 36.77),
+    ("S21", "CPU, send 64 KiB"): of_paper(30.14, 94.51, 73.04),
+    ("S21", "cycles/byte total, send 64 KiB"): of_paper(9.991, 33.457, 24.170),
+    ("S22", "receive 256 B"): of_paper(740.78, 728.84, 739.92),
+    ("S23", "CPU, receive 1500 B"): of_paper(62.34, 144.47, 115.13),
+    ("S23", "cycles/byte total, receive 1500 B"): of_paper(19.355, 46.732, 35.527),
+    # driver domain and its grant table operations; guest's modules; guest's kernel
+    ("S24", "cycles/byte driver, receive 1500 B"): ticks(44.081 + 12.987 + 15.743, 38.620 + 8.807 + 0.021),
+    ("S24", "cycles/byte driver, system, receive 1500 B"): ticks(15.743, 0.021),
+    ("S24", "cycles/byte front end, receive 1500 B"): ticks(6.149 + 40.593, 4.493 + 40.591),
+}
+
+
+def missed(million_veth, million_seth):
+    """Table 5 has millions of misses in 300 seconds of 3 GHz; these are by KiB received, at table 4's rates."""
+    return of_paper(None, *(million * 1e6 * 1024 * cost / (300 * 3e9 * cpu / 100) for million, cost, cpu in
+                            ((million_veth, 46.732, 144.466), (million_seth, 35.527, 115.131))))
+
+
+# Component -> the paper's: grant table operations; netback, snet and gbuffer back ends; bridge. Its total has guest and kernel.
+MISSES = {"copy": missed(291.5, 0.1), "back end": missed(72.7, 39.5), "zones": {SHARED: missed(0, 0.2)[SHARED]},
+          "bridge": missed(13.8, 7.5)}
+COMPONENTS = ("driver", "driver, system", "front end", "program", "rest")
+
+NOTES = (
+    "(w): guest a to and from a wire without offloads, by AF_XDP. (g): to and from another guest. The host's CPU has a, its vif-front",
+    "and vifd or the kernel's bridge, the wire's CPU the other end. The paper's host has two CPUs: its shares go up to 200 %.",
+    "CPU: what the host's CPU did not idle. cycles/byte total: the same by the bytes acknowledged, the paper's transfer cost.",
+    "driver: all of vifd; system: its system calls: in VETH the mapping (the paper's: grant table operations). front end: vif-front with",
+    "a's kernel down to IP (the paper's: guest domain). VETH is channel=remap: for each packet its pages are mapped and",
+    "unmapped by system calls, which stand for two hypercalls.",
+    "copied: payload bytes that vifd copied into a guest's memory, by byte received.",
+    "misses/KiB: of a simulated last-level cache of 2 MiB by vifd's own code, in callgrind: no kernel, no mapping, no guest, and nobody",
+    "else who writes what is read (lab/misses.py). The paper's: L2 misses of the same components, received from its wire.",
+    "1500 B: nothing longer is sent. 64 KiB, and figures 9 and 10: what a write() has; TCP makes packets of it, up to 64 KiB in (g).")
+
+
+class Sample(dict):
+    """Figures by metric; printed as such. stages: cycles by byte of vifd's."""
+
+    def __init__(self, figures, stages=None):
+        super().__init__(figures)
+        self.stages = stages or {}
+
+    def __str__(self):
+        return ", ".join(f"{metric} {number(value)}" for metric, value in self.items())
+
+
+class Front:
+    """A vif-front, to the end of the stack."""
+
+    def __init__(self, folder, stack, name, end, address, cpu):
+        log_path = Path(folder) / f"{name}.log"
+        with open(log_path, "wb") as log:
+            self.process = subprocess.Popen(with_parent([
+                program("front/vif-front"), "--connect", f"{folder}/{name}.sock", "--netns", end.netns,
+                "--ip", f"{address}/24", "--cpu", cpu]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        stack.callback(self.stop)
+        deadline = time.monotonic() + 10
+        while "vif-front: ready" not in log_path.read_text():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise VifdError(f"vif-front is not ready: {log_path.read_text()}", self.process.poll())
+            time.sleep(0.02)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.process.pid)
+
+
+class Host:
+    """Guest a, what it is connected to and how, for one configuration.
+
+    wire    None: there is none
+    wrapper what runs vifd, if anything does
+    """
+
+    def __init__(self, folder, stack, name, index, wire, wrapper=()):
+        self.folder, self.stack, self.name, self.wire, self.wrapper = folder, stack, name, wire, wrapper
+        self.net, self.link = f"10.95.{index}", f"wire{index}"
+        self.a = stack.enter_context(PinnedNetns(folder, f"{name}-a", HOST_CPU))
+        self.b = stack.enter_context(PinnedNetns(folder, f"{name}-b", WIRE_CPU))
+        self.nic = stack.enter_context(PinnedNetns(folder, f"{name}-nic", HOST_CPU))
+        if wire:
+            wire.run(f"ip link add {self.link} type veth peer name nic0 netns {self.nic.netns}")
+            wire.address(self.link, f"{self.net}.3/24")
+            wire.receive_on_cpu(self.link)
+        self.connect()
+        self.b.ping(f"{self.net}.1")
+        if wire:
+            wire.run(f"ethtool -K {self.link} tso off gso off")
+            wire.ping(f"{self.net}.1")
+
+    def far(self, letter):
+        """The namespace at the far end, and its address."""
+        return (self.wire, f"{self.net}.3") if letter == "w" else (self.b, f"{self.net}.2")
+
+    def set_frames(self, small):
+        """Have the guests send frames of 1500 bytes only, or whatever TCP makes."""
+        for end in (self.a, self.b):
+            end.run(f"ethtool -K eth0 tso {'off' if small else 'on'} gso {'off' if small else 'on'}")
+
+
+class Native(Host):
+    """Linux alone: veth pairs and its bridge."""
+
+    def connect(self):
+        self.nic.run("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up; ip link set nic0 master br0 up")
+        for name, end, host in (("port-a", self.a, 1), ("port-b", self.b, 2)):
+            self.nic.run(f"ip link add {name} type veth peer name eth0 netns {end.netns}; ip link set {name} master br0 up")
+            end.address("eth0", f"{self.net}.{host}/24")
+            end.receive_on_cpu("eth0")
+        for port in ("port-a", "port-b", "nic0"):
+            self.nic.receive_on_cpu(port)
+        self.nic.run("ethtool -K nic0 tx off tso off gso off") # as AF_XDP has it
+
+    def look(self, _):
+        return {}
+
+
+class Vif(Host):
+    """A vifd with two guests and the wire."""
+
+    def connect(self):
+        commands = ["set workers=1 idle-spin=off", "bridge add br0"]
+        commands += [f"guest add {end} snet={self.folder}/{self.name}-{end}.sock {CONFIGS[self.name]} bridge=br0" for end in "ab"]
+        if self.wire:
+            self.nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up")
+            commands.append(f"uplink add wire af-xdp=nic0 netns={self.nic.netns} lro=off bridge=br0")
+        self.vifd = self.stack.enter_context(
+            Vifd(self.folder, *commands, name=self.name, affinity=[HOST_CPU], wrapper=self.wrapper))
+        self.front = Front(self.folder, self.stack, f"{self.name}-a", self.a, f"{self.net}.1", HOST_CPU)
+        Front(self.folder, self.stack, f"{self.name}-b", self.b, f"{self.net}.2", WIRE_CPU)
+        self.hz = self.vifd.ctl("profile")["tsc_hz"]
+
+    def look(self, receiver):
+        """What vifd and vif-front have done so far; receiver: port whose counters are wanted."""
+        stats = self.vifd.stats(receiver)
+        user, system = Path(f"/proc/{self.vifd.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return {**{stage["stage"]: stage["cycles"] for stage in self.vifd.ctl("profile")["stages"]},
+                "copied": stats["copied_bytes"], "referenced": stats["referenced_packets"], "sent": stats["send_packets"],
+                "user": int(user), "system": int(system), "driver": self.vifd.cpu_seconds(), "front end": self.front.cpu_seconds()}
+
+
+class Connection:
+    """TCP from one namespace to another, with a program at each end, to the end of its with statement.
+
+    near    CPU time of the program of a, wherever the connection begins
+    """
+
+    def __init__(self, source, sink, address, verbs, size):
+        with sink.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.bind((address, 0))
+            listener.listen()
+            self.conn = source.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.conn.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+        for end in (self.conn, accepted):
+            end.setblocking(True)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(verbs[0] == "ping"))
+        self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb == "read" else size)
+                         for end, verb, conn in ((sink, verbs[1], accepted), (source, verbs[0], self.conn))}
+        accepted.close()
+
+    @staticmethod
+    def _program(cpu, verb, conn, size):
+        return subprocess.Popen(with_parent(["taskset", "-c", cpu, program("lab/tcp_end"), verb, conn.fileno(), size]),
+                                pass_fds=[conn.fileno()])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.conn.shutdown(socket.SHUT_RDWR)
+        for process in self.programs.values():
+            process.wait(10)
+        self.conn.close()
+
+    def look(self):
+        acked = BYTES_ACKED.unpack_from(self.conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0]
+        return {"bytes": acked, "program": cpu_seconds(self.programs[HOST_CPU].pid)}
+
+
+class Seth:
+    def __init__(self, lab, stack):
+        self.seconds = 0.3 if lab.quick else 0.6
+        self.wire = stack.enter_context(PinnedNetns(lab.folder, "wire", WIRE_CPU))
+        self.hosts = {}
+        for index, config in enumerate(CONFIGS, 1):
+            lab.say(f"seth: {config}")
+            kind = Vif if CONFIGS[config] else Native
+            self.hosts[config] = kind(lab.folder, stack, config, index, self.wire)
+        self.hz = self.hosts[SHARED].hz
+
+    def set_frames(self, small):
+        for host in self.hosts.values():
+            host.set_frames(small)
+
+    def measure(self, config, letter, sends, verbs, size):
+        """What happens in self.seconds of a connection. sends: a is the one that connects."""
+        host = self.hosts[config]
+        far, far_address = host.far(letter)
+        ends = (host.a, far, far_address) if sends else (far, host.a, f"{host.net}.1")
+        receiver = "a" if not sends else "b" if letter == "g" else "wire"
+        with Connection(*ends, verbs, size) as connection:
+            time.sleep(RAMP)
+            before = self.look(host, connection, receiver)
+            time.sleep(self.seconds)
+            after = self.look(host, connection, receiver)
+        return {name: after[name] - before[name] for name in before}
+
+    @staticmethod
+    def look(host, connection, receiver):
+        return {**host.look(receiver), **connection.look(), "clock": time.monotonic(),
+                "idle": cpu_ticks(HOST_CPU)[1] / os.sysconf("SC_CLK_TCK")}
+
+    def ping(self, config, letter):
+        spent = self.measure(config, letter, True, ("ping", "echo"), PING)
+        return Sample({"round trip": spent["clock"] / (spent["bytes"] / PING) * 1e6,
+                       "CPU": 100 * (1 - spent["idle"] / spent["clock"])})
+
+    def stream(self, config, letter, sends, size):
+        spent = self.measure(config, letter, sends, ("write", "read"), size)
+        octets = spent["bytes"]
+        busy = max(0, spent["clock"] - spent["idle"])
+
+        def each(seconds):
+            return seconds * self.hz / octets
+
+        figures = {"throughput": octets * 8 / spent["clock"] / 1e6, "CPU": 100 * busy / spent["clock"], "cycles/byte total": each(busy)}
+        known = {name: spent[name] for name in ("driver", "front end", "program") if name in spent}
+        if "driver" in spent:
+            system = spent["system"] / max(1, spent["user"] + spent["system"])
+            figures["cycles/byte driver, system"] = each(spent["driver"] * system)
+            figures["copied"] = spent["copied"] / octets
+            figures["referenced"] = spent["referenced"] / max(1, spent["sent"])
+        figures.update({f"cycles/byte {name}": each(seconds) for name, seconds in known.items()})
+        figures["cycles/byte rest"] = each(max(0, busy - sum(known.values())))
+        return Sample(figures, {stage: spent[stage] / octets for stage in STAGES if stage in spent})
+
+
+def measure(lab):
+    """All samples: {(far end, what, size): {configuration: [Sample]}}."""
+    taken = {}
+    with ExitStack() as stack:
+        seth = Seth(lab, stack)
+
+        def take(letter, what, size, sample):
+            taken[letter, what, size] = interleave(
+                5, list(CONFIGS), sample, lambda text: lab.say(f"seth ({letter}) {what} {size} B, {text}"))
+
+        for letter in FARS:
+            take(letter, "ping", PING, lambda config: seth.ping(config, letter))
+            for what in ("send", "receive"):
+                for size in SIZES_QUICK if lab.quick else SIZES:
+                    take(letter, what, size, lambda config: seth.stream(config, letter, what == "send", size))
+        seth.set_frames(True)
+        for letter in FARS:
+            for what in ("send", "receive"):
+                take(letter, what, 1500, lambda config: seth.stream(config, letter, what == "send", LARGE))
+    return taken
+
+
+def count_misses(lab, config, rounds):
+    """{component: [misses by KiB received]} of a vifd in callgrind, between guests that send frames of 1500 bytes."""
+    counted = {name: [] for name in misses.NAMES}
+    with ExitStack() as stack:
+        out = lab.folder / f"{config}.callgrind"
+        host = Vif(lab.folder, stack, config, 9, None, misses.command(out))
+        host.set_frames(True)
+        with Connection(host.b, host.a, f"{host.net}.1", ("write", "read"), LARGE) as connection:
+            time.sleep(1)
+            for done in range(rounds):
+                misses.control(host.vifd.pid, "--zero")
+                before = connection.look()["bytes"]
+                time.sleep(1)
+                octets = connection.look()["bytes"] - before
+                misses.control(host.vifd.pid, "--dump")
+                for name, count in misses.by_component(Path(f"{out}.{done + 1}").read_text()).items():
+                    counted[name].append(count * 1024 / octets)
+    lab.say(f"seth, callgrind, {config}: " + ", ".join(f"{name} {number(values[0])}" for name, values in counted.items()))
+    return counted
+
+
+def figures_of(samples, config, metric):
+    return [sample[metric] for sample in samples[config] if metric in sample]
+
+
+def size_name(size):
+    return f"{size >> 10} KiB" if size >= 1024 and size % 1024 == 0 else f"{size} B"
+
+
+def rows_of(taken):
+    rows = []
+
+    def add(letter, ident, name, samples, metric, unit):
+        for config in CONFIGS:
+            values = figures_of(samples, config, metric)
+            paper = PAPER.get((ident, name), {}).get(config) if letter == "w" else None
+            more = {"stages": stages_of(samples[config])} if metric == "cycles/byte driver" else {}
+            if values:
+                rows.append(row(ident + letter, config, name, unit, paper, values, **more))
+
+    for (letter, what, size), samples in taken.items():
+        if what == "ping":
+            add(letter, "S19", f"round trip, {size} B", samples, "round trip", "us")
+            add(letter, "S19", f"CPU, {size} B", samples, "CPU", "%")
+            continue
+        case = f"{what} {size_name(size)}"
+        if size != 1500:
+            add(letter, "S20" if what == "send" else "S22", case, samples, "throughput", "Mb/s")
+        if size in (LARGE, 1500):
+            table = "S21" if what == "send" else "S23"
+            add(letter, table, f"CPU, {case}", samples, "CPU", "%")
+            add(letter, table, f"cycles/byte total, {case}", samples, "cycles/byte total", "cycles")
+            for part in COMPONENTS:
+                add(letter, "S24", f"cycles/byte {part}, {case}", samples, f"cycles/byte {part}", "cycles")
+            add(letter, "S14", f"copied, {case}", samples, "copied", "bytes")
+    return rows
+
+
+def rows_of_misses(counted):
+    rows = []
+    for name in ("total", *misses.NAMES):
+        for config, values in counted.items():
+            figures = [sum(each) for each in zip(*values.values())] if name == "total" else values[name]
+            rows.append(row("S25g", config, f"misses/KiB {name}", "misses", MISSES.get(name, {}).get(config), figures))
+    return rows
+
+
+def stages_of(samples):
+    """Medians."""
+    return {stage: round(statistics.median(sample.stages[stage] for sample in samples), 4)
+            for stage in STAGES if stage in samples[0].stages}
+
+
+def bars_of(taken):
+    """What must be reached: nothing touched by reference, and CPU of the driver domain against VETH."""
+    bars = []
+    for letter, what, size, most in (("g", "send", LARGE, 0.6), ("g", "receive", LARGE, 0.6), ("g", "send", 1500, 0.7),
+                                     ("g", "receive", 1500, 0.7), ("w", "receive", 1500, 0.7)):
+        samples, case = taken[letter, what, size], f"{what} {size_name(size)}"
+        for metric, limit in (("copied", {"most": 0}), ("referenced", {"least": 0.99})):
+            bars.append(bar("S14" + letter, SHARED, f"{metric}, {case}", figures_of(samples, SHARED, metric), **limit))
+        metric = "cycles/byte driver"
+        for config in VIFDS[1:]:
+            paper = None
+            if letter == "w" and config == SHARED:
+                paper = round(PAPER["S24", f"{metric}, {case}"][SHARED] / PAPER["S24", f"{metric}, {case}"]["VETH"], 2)
+            bars.append(bar("S24" + letter, config, f"{metric}, {case}", figures_of(samples, config, metric), paper,
+                            ("VETH", figures_of(samples, "VETH", metric)), most=most))
+    return bars
+
+
+def run(lab):
+    """Run the experiment; its rows."""
+    need_two_cpus()
+    before = os.sched_getaffinity(0)
+    lab.stack.callback(os.sched_setaffinity, 0, before)
+    os.sched_setaffinity(0, {WIRE_CPU})
+    lab.notes += NOTES
+    taken = measure(lab)
+    counted = {config: count_misses(lab, config, 5) for config in VIFDS}
+    lab.bars += bars_of(taken)
+    return rows_of(taken) + rows_of_misses(counted)
