@@ -10,7 +10,8 @@ Theory of operation. The paper counts with the CPU's counters. A virtual machine
 code on vifd's own memory runs in valgrind, which prints each access, and models of TLBs count what would miss. One trace
 goes through all models at once: with 4 KiB pages or with the superpages that the kernel gave, by a TLB of one level
 as the paper's CPU has it or of two as today's have, and emptied when the CPU comes back to vifd from another domain
-always, now and then, or never (entries are tagged, or the CPU is vifd's alone).
+always, now and then, or never (entries are tagged, or the CPU is vifd's alone). The same program without valgrind says what
+CPU time superpages save, and has the CPU count its misses if it can.
 
 The paper's CPU: 64 entries for pages of all sizes, no second level; a guest of 256 MiB has 64 of its superpages of 4 MiB.
 Of ours, of 2 MiB, that is 128 MiB, over which packets lie at random. What a round has is what vifd takes at once: 4
@@ -47,11 +48,19 @@ SWITCHES = {"each round": 1, "8th round": 8, "never": 0}
 PAPER = {("tx 64K", "each round"): 1 / 3.8, ("tx 64K", "8th round"): 1 / 3.8,
          ("rx MTU", "each round"): 0.14, ("rx MTU", "8th round"): 0.14, ("rx MTU", "never"): 1.26 / 18}
 
+# CPU time by packet with superpages by that with 4 KiB pages: the throughputs of a CPU that is saturated, the other way
+# round. Figure 5's high-ioc by its high-ioc-sp; figure 11's MTU by its MTU-SP.
+PAPER_TIME = {"tx 64K": ("M28", 3230 / 3310), "rx MTU": ("M34", 2033 / 2301)}
+UNTRACED = {"ns/packet": "CPU time", "misses/packet": "the CPU's count"} # unit -> metric
+UNTRACED_CONFIGS = {f"{workload}, {pages}": (workload, pages) for workload in WORKLOADS for pages in PAGES}
+UNTRACED_ROUNDS = 4000
+
 # The C library copies large pieces by one instruction that valgrind takes a byte at a time: by its vector loop, then.
 TUNABLES = {"GLIBC_TUNABLES": "glibc.cpu.x86_rep_movsb_threshold=0x40000000"}
 F_SETPIPE_SZ, PIPE_BYTES = 1031, 1 << 20
 
 NOTES = (
+    "CPU time: of the same program without valgrind, on this CPU. .. by 4k: superpages' by that of 4 KiB pages, round by round.",
     "walks: misses in the last level of the TLB, in one trace of vifd's loads and stores, by a model (no counters are needed).",
     "64 entries: the paper's TLB, for pages of all sizes, fully associative. two levels: 64 of 4 ways for 4 KiB, 32 of 4 ways",
     "for superpages, 1536 of 12 ways for both. each round, 8th round, never: when the TLB is emptied, as by a switch of domains.",
@@ -97,18 +106,21 @@ def model_arguments():
     return [f"{model_name(key)}:{PAGES[key[0]]},{TLBS[key[1]]},switch={SWITCHES[key[2]]}" for key in all_models()]
 
 
+def path_command(lab, workload, place, rounds, seed, *options):
+    direction, packets, _ = WORKLOADS[workload]
+    return [program("lab/tlb_path"), *options, direction, packets, *PLACES[place], rounds, seed, lab.folder / "tlb.map"]
+
+
 def trace(lab, workload, place, rounds, seed):
     """Run the data path once, and the models on its trace."""
-    direction, packets, _ = WORKLOADS[workload]
-    page_map = lab.folder / "tlb.map"
     reader, writer = os.pipe()
     fcntl.fcntl(reader, F_SETPIPE_SZ, PIPE_BYTES)
     with open(lab.folder / "tlb.log", "ab") as log:
-        model = subprocess.Popen(with_parent([program("lab/tlb_model"), page_map, *model_arguments()]), stdin=reader,
+        model = subprocess.Popen(with_parent([program("lab/tlb_model"), lab.folder / "tlb.map", *model_arguments()]), stdin=reader,
                                  stdout=subprocess.PIPE, stderr=log)
         path = subprocess.Popen(
-            with_parent(["valgrind", "--tool=lackey", "--trace-mem=yes", f"--log-fd={writer}", program("lab/tlb_path"), direction, packets,
-             PLACES[place][0], str(PLACES[place][1]), str(rounds), str(seed), page_map]),
+            with_parent(["valgrind", "--tool=lackey", "--trace-mem=yes", f"--log-fd={writer}",
+                         *path_command(lab, workload, place, rounds, seed)]),
             stdout=subprocess.PIPE, stderr=log, pass_fds=[writer], env=dict(os.environ, **TUNABLES))
     os.close(reader)
     os.close(writer)
@@ -121,6 +133,36 @@ def trace(lab, workload, place, rounds, seed):
         raise OSError(f"tlb_path ended with {path.returncode}, tlb_model with {model.returncode}: "
                       + (lab.folder / "tlb.log").read_text(errors="replace")[-500:])
     return Sample(json.loads(counted), json.loads(said))
+
+
+class Untraced(dict):
+    """By packet, what the data path takes when it runs as it is: CPU time, and TLB misses where the CPU counts them."""
+
+    def __str__(self):
+        return ", ".join(f"{number(value)} {unit}" for unit, value in self.items())
+
+
+def untraced(lab, workload, pages, seed):
+    done = subprocess.run(
+        with_parent(path_command(lab, workload, MAIN, UNTRACED_ROUNDS, seed, "-c", *(["-4"] if pages == BASE else []))),
+        check=True, stdout=subprocess.PIPE)
+    said = json.loads(done.stdout)
+    return Untraced((unit, said[name] / said["packets"])
+                    for unit, name in (("ns/packet", "cpu_nsec"), ("misses/packet", "counted")) if name in said)
+
+
+def untraced_rows(samples):
+    """The same with 4 KiB pages and with superpages, and these by those."""
+    rows = []
+    for workload, (unit, metric) in itertools.product(WORKLOADS, UNTRACED.items()):
+        ident, paper = PAPER_TIME.get(workload, ("M15", None)) if unit == "ns/packet" else (WORKLOADS[workload][2], None)
+        ours = {pages: [sample[unit] for sample in samples[f"{workload}, {pages}"] if unit in sample] for pages in PAGES}
+        if not all(ours.values()): # this CPU has no counters
+            continue
+        rows += [row(ident, pages, f"{workload}, {metric}", unit, None, ours[pages]) for pages in PAGES]
+        rows.append(row(ident, "superpages", f"{workload}, {metric}: by 4k", "times", paper,
+                        [large / small for large, small in zip(ours["superpages"], ours[BASE])]))
+    return rows
 
 
 def rows_of(place, samples):
@@ -185,5 +227,12 @@ def run(lab):
         if place == MAIN:
             rows += memory_rows(samples)
             lab.bars += bars_of(samples)
+    numbers = {config: itertools.count(1) for config in UNTRACED_CONFIGS}
+    samples = interleave(3 if lab.quick else 15, list(UNTRACED_CONFIGS),
+                         lambda config: untraced(lab, *UNTRACED_CONFIGS[config], next(numbers[config])),
+                         lambda text: lab.say(f"tlb: untraced, {text}"))
+    rows += untraced_rows(samples)
+    if not any("misses/packet" in sample for sample in itertools.chain(*samples.values())):
+        lab.notes.append("This machine does not count TLB misses: they are those of the models alone.")
     lab.notes += NOTES
     return rows + superpage_rows(seeds)

@@ -27,9 +27,13 @@
  * a program does not show what the kernel does. They touch vifd's memory as the kernel's copy does,
  * a word in each cache line; the kernel's own side of that copy is not vifd's, and left out.
  *
- * Usage: tlb_path tx|rx tso|mtu scattered|blocks SPREAD ROUNDS SEED MAP. Half as many rounds, at
- * least, go before to warm up. Writes the map of pages to the file MAP, as tlb_model reads it, and
- * a line of JSON to standard output.
+ * Usage: tlb_path [-4] [-c] tx|rx tso|mtu scattered|blocks SPREAD ROUNDS SEED MAP. Half as many
+ * rounds, at least, go before to warm up. Writes the map of pages to the file MAP, as tlb_model
+ * reads it, and a line of JSON to standard output.
+ *
+ *      -4    all memory on 4 KiB pages
+ *      -c    no trace is wanted: say what CPU time vifd's part takes, and have the CPU count its
+ *            misses, if it can
  */
 #include <err.h>
 #include <errno.h>
@@ -40,7 +44,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bridge/bridge.h"
@@ -49,6 +55,7 @@
 #include "port/worker.h"
 #include "random.h"
 #include "sys/pages.h"
+#include "tlb_counters.h"
 #include "tlb_marks.h"
 #include "uplink/tap.h"
 
@@ -76,7 +83,7 @@ enum {
 #define BIT(name) VIRTIO_BIT(name##_BIT)
 
 static struct {
-	bool transmit, tso, blocks;
+	bool transmit, tso, blocks, small_pages;
 	unsigned spread, rounds;
 	unsigned frame_len, packets; /* of a packet; a round */
 } plan;
@@ -140,7 +147,8 @@ static void small_allocations(uint64_t from)
 static int guest_file(void)
 {
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("guest", "/mnt", "tmpfs", 0, "huge=always,size=100%"))
+	    mount("guest", "/mnt", "tmpfs", 0,
+		  plan.small_pages ? "huge=never,size=100%" : "huge=always,size=100%"))
 		return -1;
 	return open("/mnt", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 }
@@ -432,6 +440,18 @@ static void map_write(const char *path)
 
 /* ---- the run ---- */
 
+static bool timing;
+static uint64_t spent_nsec; /* CPU time of vifd's part */
+
+static uint64_t cpu_nsec(void)
+{
+	struct timespec now = { 0 };
+
+	if (timing)
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+}
+
 static void run(unsigned rounds)
 {
 	for (unsigned i = 0; i < rounds; i++) {
@@ -439,9 +459,13 @@ static void run(unsigned rounds)
 		for (unsigned j = 0; plan.transmit && j < plan.packets; j++)
 			driver_send();
 		kernel_has = plan.transmit ? 0 : plan.packets;
+		tlb_counters_run(true);
+		spent_nsec -= cpu_nsec();
 		mark(TLB_MARK_ENTER);
 		round_of_worker();
 		mark(TLB_MARK_LEAVE);
+		spent_nsec += cpu_nsec();
+		tlb_counters_run(false);
 	}
 }
 
@@ -472,34 +496,56 @@ static bool one_of(const char *text, const char *yes, const char *no)
 	return strcmp(text, yes) == 0;
 }
 
-int main(int argc, char **argv)
+static void parse(char **argv)
 {
-	unsigned warm_up;
-
-	if (argc != 8)
-		errx(2, "usage: tlb_path tx|rx tso|mtu scattered|blocks SPREAD ROUNDS SEED MAP");
-	plan.transmit = one_of(argv[1], "tx", "rx");
-	plan.tso = one_of(argv[2], "tso", "mtu");
-	plan.blocks = one_of(argv[3], "blocks", "scattered");
-	plan.spread = atoi(argv[4]);
-	plan.rounds = atoi(argv[5]);
-	seed = strtoull(argv[6], NULL, 0) + 1;
+	plan.transmit = one_of(argv[0], "tx", "rx");
+	plan.tso = one_of(argv[1], "tso", "mtu");
+	plan.blocks = one_of(argv[2], "blocks", "scattered");
+	plan.spread = atoi(argv[3]);
+	plan.rounds = atoi(argv[4]);
+	seed = strtoull(argv[5], NULL, 0) + 1;
 	plan.frame_len = plan.tso ? TSO_LEN : MTU_LEN;
 	plan.packets = plan.tso ? TSO_PACKETS : MTU_PACKETS;
 	if (plan.spread == 0 || plan.rounds == 0)
 		errx(2, "SPREAD (MiB) and ROUNDS are at least 1");
+}
+
+int main(int argc, char **argv)
+{
+	bool count = false, counted = false;
+	unsigned warm_up;
+	int option;
+
+	while ((option = getopt(argc, argv, "4c")) != -1) {
+		plan.small_pages |= option == '4';
+		count |= option == 'c';
+	}
+	if (argc - optind != 7)
+		errx(2,
+		     "usage: tlb_path [-4] [-c] tx|rx tso|mtu scattered|blocks SPREAD ROUNDS SEED MAP");
+	parse(argv + optind);
 	warm_up = plan.rounds / 2 + 1;
+	if (plan.small_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+		err(EXIT_FAILURE, "4 KiB pages");
 
 	marks_make();
 	guest_make();
 	vifd_make();
 	run(1); /* every part of memory has been used */
-	map_write(argv[7]);
+	map_write(argv[argc - 1]);
 	mark(TLB_MARK_MAP);
 	run(warm_up);
 	mark(TLB_MARK_COUNT);
+	if (count) {
+		counted = tlb_counters_open();
+		timing = true;
+	}
 	run(plan.rounds);
 	check(1 + warm_up + plan.rounds);
+	if (timing)
+		printf("\"cpu_nsec\": %lu, ", spent_nsec);
+	if (counted)
+		printf("\"counted\": %lu, ", tlb_counters_read());
 	printf("\"packets\": %u}\n", plan.rounds * plan.packets);
 	return 0;
 }
