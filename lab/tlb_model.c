@@ -17,7 +17,7 @@
  *                                       hit: into the first level; walk: into both
  *
  * An access across the edge of a page is one to each. Prefetching, speculation and the caches of a
- * page walk are not modelled: each only takes from what is counted here.
+ * page walk are not modelled.
  *
  * Marks (tlb_marks.h) in the trace say which part of it is vifd's; only that reaches the models.
  * Where vifd's part begins, the CPU may have come from another domain: with switch=N the TLB is empty
@@ -36,7 +36,7 @@
  *      switch=N                empty every Nth time that vifd's part begins (0: never)
  *      every=N                 also empty it every N accesses (0: never)
  *
- * Without a mark in the trace, `tlb_model -a` counts all of it. Prints a JSON object by model.
+ * With -a in front, all of a trace without marks counts. Prints a JSON object by model.
  */
 #include <err.h>
 #include <stdbool.h>
@@ -68,9 +68,9 @@ struct model {
 	char name[NAME_MAX_LEN];
 	bool small_only, shared;
 	struct tlb first[SIZES], second; /* second.ways 0: there is none */
-	uint64_t switches,
-		since_switch;        /* 1 of so many empties it, 0: none; since the last that did */
-	uint64_t every, since_flush; /* the same in accesses */
+	uint64_t switches;               /* one of so many empties it; 0: none */
+	uint64_t since_switch;           /* since the last that did */
+	uint64_t every, since_flush;     /* the same in accesses */
 	uint64_t accesses, flushes;
 	uint64_t misses[SIZES], walks[SIZES];
 	uint64_t misses_in[RANGES_MAX + 1]; /* by range of the map; the last: other */
