@@ -108,6 +108,9 @@ static void handle(struct snet_front *front, const struct snet_msg *msg, const i
 	case SNET_ZONE:
 		map_zone(front, msg, fds[0]);
 		break;
+	case SNET_ZONE_GONE:
+		front->zones_gone += front_zone_by_id(front, msg->zone.id) != NULL;
+		break;
 	case SNET_START:
 		front->started = true;
 		break;

@@ -34,6 +34,7 @@ struct snet_front {
 	size_t memory_len;
 	int memory_fd;
 	unsigned zone_count, queue_count;
+	unsigned zones_gone; /* ZONE_GONE of zones that we were told of */
 	struct front_zone zones[FRONT_ZONES];
 	struct front_queue queues[FRONT_QUEUES];
 	bool started;

@@ -4,7 +4,8 @@
  *
  * Usage: snet_spy SOCKET MARKER. Connects, maps every zone that vifd tells it of, also later ones,
  * prints "ready", and reads through all of them for the bytes of MARKER until standard input ends.
- * Its own ring is emptied and returned unread. Then prints {"zones": N, "found": BYTES}.
+ * Its own ring is emptied and returned unread. Then prints {"zones": N, "gone": N, "found": BYTES}: the
+ * zones that it was told of, and of those the ones that are no more.
  */
 #include "snet_front.h"
 
@@ -55,7 +56,8 @@ int main(int argc, char **argv)
 			found += search(&front.zones[i], argv[2]);
 		usleep(1000);
 	}
-	printf("{\"zones\": %u, \"found\": %zu}\n", front.zone_count, found);
+	printf("{\"zones\": %u, \"gone\": %u, \"found\": %zu}\n", front.zone_count,
+	       front.zones_gone, found);
 	front_close(&front);
 	return EXIT_SUCCESS;
 }
