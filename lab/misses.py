@@ -7,7 +7,7 @@ guest's copy_to_user, where SETH's cold misses go, is not in it, nor is mapping 
 Nobody else can evict or change a line of the simulated cache: a packet that another process has just written into a buffer
 that vifd touched before is found in it, and cold misses are too few. Lines are known by virtual address: what is mapped
 twice is in it twice. And vifd is some 50 times slower in there: how far TCP has opened its window, and so how many
-buffers take turns, differs from run to run.
+buffers take turns, differs from run to run, and with trust=shared the receiver may get some copies, as any that is slow.
 """
 import re
 import subprocess
