@@ -326,13 +326,59 @@ static INLINE uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, st
 	return NULL;
 }
 
+/* Those packets in front of a burst that fit the smallest buffers, which are got at once. Returns
+ * how many they are. */
+static unsigned put_tiny(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n,
+			 struct port_stats *stats)
+{
+	uint64_t bytes = 0, copied = 0, gso = 0;
+	void *bufs[PKT_BURST];
+	unsigned count = 0;
+
+	if (n > PKT_BURST)
+		n = PKT_BURST;
+	if (n > queue->id_count)
+		n = queue->id_count;
+	while (count < n && pkts[count]->len <= SNET_TINY_BYTES)
+		count++;
+	count = slab_get(snet->slabs[SNET_TINY], worker_self->id, bufs, count);
+	for (unsigned i = 0; i < count; i++) {
+		const struct pkt *pkt = pkts[i];
+
+		copy(pkt, 0, bufs[i], pkt->len);
+		put_entry(snet, queue, request_of(snet, pkt), bufs[i], pkt->len,
+			  (uintptr_t)bufs[i]);
+		bytes += pkt->len;
+		copied += pkt->len - pkt->header_len;
+		gso += pkt->offload.gso_type != PKT_GSO_NONE;
+	}
+	stats->send_packets += count;
+	stats->send_bytes += bytes;
+	stats->send_gso_packets += gso;
+	stats->copied_bytes += copied;
+	return count;
+}
+
+/*
+ * What the next burst will be written to, on its way from the front end's CPU already while that
+ * burst is read: otherwise the fences before its wake-ups wait for all of it.
+ */
+static void prefetch_next(const struct snet *snet, const struct snet_queue *queue)
+{
+	slab_prefetch(snet->slabs[SNET_TINY], worker_self->id, PKT_BURST);
+	for (unsigned i = 0; i < PKT_BURST; i += 64 / SNET_ENTRY_MIN)
+		__builtin_prefetch(snet_entry_at(&queue->rings, queue->rings.rx, queue->rx_put + i),
+				   1);
+}
+
 /* remap is known when this is compiled, which is done once for each. */
 static INLINE void put_burst(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 			     unsigned n, bool remap)
 {
 	struct port_stats *stats = port_stats(&snet->port);
+	unsigned tiny = snet->shared || remap ? 0 : put_tiny(snet, queue, pkts, n, stats);
 
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = tiny; i < n; i++) {
 		struct pkt *pkt = pkts[i];
 		uint64_t *why = snet->shared && may_refer(snet, queue, pkt)
 					? put_by_reference(snet, queue, pkt, stats)
@@ -352,7 +398,8 @@ void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 {
 	uint32_t before = queue->rx_put;
 
-	snet_rx_take_back(snet, queue);
+	if (queue->id_count < n)
+		snet_rx_take_back(snet, queue);
 	if (unlikely(snet->remap))
 		put_burst(snet, queue, pkts, n, true);
 	else
@@ -362,4 +409,6 @@ void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 	snet_publish(&queue->rings.control->back.produced, queue->rx_put);
 	queue->tell_put = true;
 	worker_need_flush(worker_self, &snet->port);
+	snet_rx_take_back(snet, queue);
+	prefetch_next(snet, queue);
 }

@@ -63,7 +63,8 @@ static inline enum snet_error take_buffer(struct snet_queue *queue, const struct
 	if (unlikely(entry->len == 0))
 		return SNET_EMPTY_BUFFER;
 	__builtin_prefetch(data);
-	__builtin_prefetch(data + 64);
+	if (entry->len > 64)
+		__builtin_prefetch(data + 64);
 	pkt->len += entry->len;
 	if (unlikely(pkt->frag_count == PKT_INLINE_FRAGS && pkt->frags == pkt->inline_frags) &&
 	    !pkt_take_frag_block(&worker_self->pool, pkt)) {
@@ -249,6 +250,9 @@ unsigned snet_tx_take(struct snet *snet, struct snet_queue *queue, struct pkt **
 		return 0;
 	}
 	n = pkt_pool_get(&worker->pool, pkts, n < available ? n : available);
+	for (unsigned i = n; i < 2 * n && i < available; i += 2) /* for the next burst */
+		__builtin_prefetch(
+			snet_entry_at(&queue->rings, queue->rings.tx, queue->tx_taken + i));
 
 	unsigned taken = take_entries(snet, queue, pkts, requests, end, n);
 

@@ -63,6 +63,14 @@ bool slab_short(struct slab *slab);
 
 /* Get up to n (at most SLAB_BULK) buffers, the caller's then. Fewer when all are in use. */
 unsigned slab_get(struct slab *slab, unsigned thread, void **bufs, unsigned n);
+/* Fetch the next n buffers that the thread will get for writing, as far as it has them at hand. */
+static inline void slab_prefetch(const struct slab *slab, unsigned thread, unsigned n)
+{
+	const struct slab_cache *cache = &slab->caches[thread];
+
+	for (unsigned i = 1; i <= n && i <= cache->count; i++)
+		__builtin_prefetch(cache->bufs[cache->count - i], 1);
+}
 /* An owner lets go of n buffers, of any slabs in space, each told by an address within it. */
 void slab_put(const struct zone_space *space, unsigned thread, void *const *bufs, unsigned n);
 /* Make the caller, who owns it, twice the owner of the buffer that addr lies in. False, and nothing
