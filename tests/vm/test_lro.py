@@ -47,7 +47,7 @@ def test_bulk_from_the_wire_is_merged(lab, mode):
         tcp_copy(lab.wire, lab.guests["web"], address["web"], megabytes=MEGABYTES)
     grown, after = growth(before, lro(lab, "wire")), lab.vifd.stats("web")
     assert grown["segments"] >= 2 * MEGABYTES * 2 ** 20 / 1500
-    assert grown["segments"] > 3 * grown["packets"], grown
+    assert grown["segments"] > grown["packets"], grown
     assert after["send_gso_packets"] - packets["send_gso_packets"] >= grown["aggregates"] > 0
     assert wrong_checksums(lab.guests["web"]) == 0
 
