@@ -48,8 +48,8 @@ int netif_ethtool(const struct netif *netif, void *request);
 
 /*
  * Bring the interface up, and set its MTU unless mtu is 0. The MTU is restored by netif_close(), or,
- * if vifd is killed, by the next one, unless the interface was made since netif_open(). It stays up, for addresses may depend on it.
- * Returns the MTU, or -errno and a sentence.
+ * if vifd is killed, by the next one, unless the interface was made since netif_open(). It stays up,
+ * for addresses may depend on it. Returns the MTU, or -errno and a sentence.
  */
 int netif_set_up(struct netif *netif, uint16_t mtu, struct error *error);
 
