@@ -7,7 +7,7 @@
 #   make test         every test, also under sanitizers, and fuzzing     (root)
 #   make bench        vifd and its peers side by side                    (root)
 #   make lab          the papers' experiments, paper and here           (root)
-#                     ONLY=fig7: not all of them; QUICK=1: few and short samples
+#                     ONLY=fig7: not all of them; QUICK=1: few and short samples; RESUME=1: go on
 #   make install      PREFIX and DESTDIR as usual
 #   make format       clang-format everything; check-format only looks
 #
@@ -18,6 +18,7 @@ MESON_FLAGS ?=
 PYTEST_FLAGS ?=
 ONLY ?=
 QUICK ?=
+RESUME ?=
 UPLINK ?= tap
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -61,7 +62,7 @@ bench: | deps-bench
 
 lab: | deps-lab
 	@$(MAKE) --no-print-directory build
-	@lab/run $(if $(QUICK),--quick) $(ONLY)
+	@lab/run $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(ONLY)
 
 install: build
 	@meson install -C build --no-rebuild

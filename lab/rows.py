@@ -21,37 +21,49 @@ def summary(values):
 
 
 def row(ident, config, metric, unit, paper, values, **more):
-    """A line of results. paper is the paper's figure in that unit, None if it gives none; values are ours; more goes into
-    the JSON as it is."""
+    """A line of results. paper is the paper's figure in that unit, None if it gives none; values are ours, at least three; more
+    goes into the JSON as it is. Of more, the report knows paper_ratio: the paper's figure as a multiple of its base's, where
+    the paper tells no more than that."""
     return {"id": ident, "config": config, "metric": metric, "unit": unit, "paper": paper, "ours": summary(values), **more}
 
 
-def bar(ident, config, metric, values, paper=None, base=None, least=None, most=None):
+def bar(ident, config, metric, values, paper=None, base=None, least=None, most=None, shape=None):
     """What an experiment has to reach: the median of values is at least `least`, or at most `most`. With base, they are
     first divided by those of another configuration, base = (name, its values): round by round, so that what drifts between rounds
-    does not count."""
+    does not count. shape: the bar is that one of report.SHAPES."""
     if base:
         values = [value / other for value, other in zip(values, base[1])]
     ours = summary(values)
     return {"id": ident, "config": config, "metric": metric, "base": base and base[0], "paper": paper, "ours": ours,
-            "least": least, "most": most,
+            "least": least, "most": most, "shape": shape,
             "pass": (least is None or ours["median"] >= least) and (most is None or ours["median"] <= most)}
 
 
-def write_json(path, rows, bars=()):
+def write_json(path, rows, bars=(), **more):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"rows": rows, "bars": list(bars)}, indent=1) + "\n")
+    path.write_text(json.dumps({**more, "rows": rows, "bars": list(bars)}, indent=1) + "\n")
 
 
-def print_table(rows, base):
-    """The rows for people; each figure also as a multiple of that of configuration base."""
-    bases = {(row["id"], row["metric"]): row for row in rows if row["config"] == base}
-    lines = [("id", "metric", "config", "unit", "paper", "here: median [min..max] n", f"paper/{base}", f"here/{base}")]
-    for line in rows:
-        least = bases.get((line["id"], line["metric"]))
-        lines.append((line["id"], line["metric"], line["config"], line["unit"], number(line["paper"]), spread(line["ours"]),
-                      multiple(line["paper"], least and least["paper"]),
-                      multiple(line["ours"]["median"], least and least["ours"]["median"])))
+def by_base(rows, base, bases=()):
+    """The rows, each with the paper's figure and ours as multiples of the base's, None where there is none. base: the
+    configuration that is one, bases: {row's ID: its own}. Where the paper tells no more than a multiple, that is the row's paper_ratio."""
+    bases = dict(bases)
+    ones = {(row["id"], row["metric"]): row for row in rows if row["config"] == bases.get(row["id"], base)}
+    for row in rows:
+        one = ones.get((row["id"], row["metric"]))
+        yield row, row.get("paper_ratio", one and ratio(row["paper"], one["paper"])), one and ratio(row["ours"]["median"], one["ours"]["median"])
+
+
+def ratio(value, base):
+    return value / base if value is not None and base else None
+
+
+def print_table(rows, base, bases=()):
+    """The rows for people; each figure also as a multiple of the base's, as by_base() has it."""
+    name = "base" if bases else base
+    lines = [("id", "metric", "config", "unit", "paper", "here: median [min..max] n", f"paper/{name}", f"here/{name}")]
+    lines += [(line["id"], line["metric"], line["config"], line["unit"], number(line["paper"]), spread(line["ours"]),
+               multiple(paper), multiple(ours)) for line, paper, ours in by_base(rows, base, bases)]
     print_columns(lines)
 
 
@@ -75,8 +87,8 @@ def spread(ours):
     return f"{number(ours['median'])} [{number(ours['min'])}..{number(ours['max'])}] {ours['n']}"
 
 
-def multiple(value, base):
-    return f"{value / base:.2f}" if value is not None and base else "-"
+def multiple(times):
+    return "-" if times is None else f"{times:.2f}"
 
 
 def number(value):
