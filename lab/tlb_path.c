@@ -339,8 +339,8 @@ static struct virtio_net *device;
 static void vifd_make(void)
 {
 	const struct worker_config workers = { .count = 1, .idle_spin_usec = 0 };
-	const struct tap_config config = {
-		.name = "wire", .ifname = "wire0", .queues = 1, .caps_mask = ~0u, .uplink = true
+	const struct uplink_config config = {
+		.name = "wire", .ifname = "wire0", .queues = 1, .caps_mask = ~0u
 	};
 	struct error error = { "" };
 	struct bridge *bridge;

@@ -130,51 +130,29 @@ static uint32_t uplink_caps(const struct conf_value *offload)
 	return caps[offload->given ? offload->number : OFFLOAD_ALL];
 }
 
-/* Open an uplink of one kind. The bridge and its name's being free have been seen to. */
-static int tap_add(const struct conf_value *values, struct port **port, struct error *error)
+/* Open an uplink. The bridge and its name's being free have been seen to. */
+static int uplink_new(const struct conf_value *values, struct port **port, struct error *error)
 {
 	const struct conf_value *queues = &values[UPLINK_QUEUES];
-	struct tap_config config = {
+	struct uplink_config config = {
 		.name = values[ARG_NAME].text,
-		.ifname = values[UPLINK_TAP].text,
 		.netns = values[UPLINK_NETNS].text,
 		.queues = queues->given ? (unsigned)queues->number : 1,
 		.mtu = (uint16_t)values[UPLINK_MTU].number,
 		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
-		.uplink = true,
+		.xdp_mode = (enum af_xdp_mode)values[UPLINK_XDP_MODE].number,
 	};
 
-	return tap_open(&config, port, error);
-}
-
-static int af_packet_add(const struct conf_value *values, struct port **port, struct error *error)
-{
-	const struct conf_value *queues = &values[UPLINK_QUEUES];
-	struct af_packet_config config = {
-		.name = values[ARG_NAME].text,
-		.ifname = values[UPLINK_AF_PACKET].text,
-		.netns = values[UPLINK_NETNS].text,
-		.queues = queues->given ? (unsigned)queues->number : 1,
-		.mtu = (uint16_t)values[UPLINK_MTU].number,
-		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
-	};
-
+	if (values[UPLINK_TAP].given) {
+		config.ifname = values[UPLINK_TAP].text;
+		return tap_open(&config, port, error);
+	}
+	if (values[UPLINK_AF_XDP].given) {
+		config.ifname = values[UPLINK_AF_XDP].text;
+		return af_xdp_open(&config, port, error);
+	}
+	config.ifname = values[UPLINK_AF_PACKET].text;
 	return af_packet_open(&config, port, error);
-}
-
-static int af_xdp_add(const struct conf_value *values, struct port **port, struct error *error)
-{
-	const struct conf_value *queues = &values[UPLINK_QUEUES];
-	struct af_xdp_config config = {
-		.name = values[ARG_NAME].text,
-		.ifname = values[UPLINK_AF_XDP].text,
-		.netns = values[UPLINK_NETNS].text,
-		.queues = queues->given ? (unsigned)queues->number : 1,
-		.mtu = (uint16_t)values[UPLINK_MTU].number,
-		.mode = (enum af_xdp_mode)values[UPLINK_XDP_MODE].number,
-	};
-
-	return af_xdp_open(&config, port, error);
 }
 
 /* Have a port merge what it receives as config says, but for what lro= and bo= (if any) say. */
@@ -224,12 +202,7 @@ int uplink_add(const struct conf_value *values, json_t **result, struct error *e
 			   &place, error);
 	if (err)
 		return err;
-	if (values[UPLINK_TAP].given)
-		err = tap_add(values, &port, error);
-	else if (xdp)
-		err = af_xdp_add(values, &port, error);
-	else
-		err = af_packet_add(values, &port, error);
+	err = uplink_new(values, &port, error);
 	if (err)
 		return err;
 	err = lro_apply(port, lro, &values[UPLINK_LRO], &values[UPLINK_BO], error);
@@ -292,6 +265,7 @@ static int snet_add(const struct conf_value *values, struct port **port, struct 
 		.no_offload = offload->given && !offload->number,
 		.shared = values[GUEST_TRUST].number == TRUST_SHARED,
 		.remap = values[GUEST_CHANNEL].number == CHANNEL_REMAP,
+		.flip = values[GUEST_CHANNEL].number == CHANNEL_FLIP,
 		.ring_size = ring->given ? (uint32_t)ring->number : SNET_RING_DEFAULT,
 		.stride = entry->given ? (uint32_t)entry->number : SNET_ENTRY_MIN,
 		.mode = mode->given ? (mode_t)mode->number : GUEST_DEFAULT_MODE,
@@ -312,10 +286,11 @@ static int guest_check_channel(const struct conf_value *values, struct error *er
 		if (values[GUEST_QUEUES].given)
 			return fail(error, -EINVAL,
 				    "queues= is for vhost-user=: snet has one for each worker");
-		if (values[GUEST_CHANNEL].number == CHANNEL_REMAP &&
+		if (values[GUEST_CHANNEL].number != CHANNEL_ZONES &&
 		    values[GUEST_TRUST].number == TRUST_SHARED)
 			return fail(error, -EINVAL,
-				    "channel=remap copies everything, trust=shared nothing");
+				    "channel=%s copies everything, trust=shared nothing",
+				    values[GUEST_CHANNEL].text);
 	} else if (values[GUEST_TRUST].given || values[GUEST_CHANNEL].given || ring->given ||
 		   entry->given) {
 		return fail(error, -EINVAL,

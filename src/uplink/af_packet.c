@@ -42,19 +42,16 @@
 enum { HUGE_PAGE = 2 << 20 };
 
 struct af_packet {
-	struct port port;
-	struct netif netif;
+	struct uplink uplink; /* first */
 	struct packet_link link;
 	uint8_t *arenas; /* of all queues */
 	size_t arenas_len;
 	struct packet_queue queues[PORT_QUEUES_MAX];
 };
 
-static const struct port_ops af_packet_ops;
-
 static struct af_packet *af_packet_of(struct port *port)
 {
-	return (struct af_packet *)((char *)port - offsetof(struct af_packet, port));
+	return (struct af_packet *)port;
 }
 
 /* ---- opening and closing, in the main thread ---- */
@@ -66,7 +63,7 @@ static int queues_join(struct af_packet *packet)
 	int group = (how | PACKET_FANOUT_FLAG_UNIQUEID) << 16;
 	socklen_t len = sizeof(group);
 
-	for (unsigned i = 0; i < packet->port.queues; i++) {
+	for (unsigned i = 0; i < packet->uplink.port.queues; i++) {
 		int fd = packet->queues[i].fd;
 
 		if (setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof(group)) ||
@@ -81,17 +78,17 @@ static int queues_open(struct af_packet *packet, int ifindex, struct error *erro
 {
 	int err = 0;
 
-	for (unsigned i = 0; i < packet->port.queues && !err; i++)
+	for (unsigned i = 0; i < packet->uplink.port.queues && !err; i++)
 		err = packet_queue_open(&packet->queues[i], ifindex);
 	if (err == -EPERM)
 		return fail(error, err,
 			    "no permission for packet sockets: they take root or CAP_NET_RAW");
-	if (!err && packet->port.queues > 1)
+	if (!err && packet->uplink.port.queues > 1)
 		err = queues_join(packet);
-	for (unsigned i = 0; i < packet->port.queues && !err; i++)
+	for (unsigned i = 0; i < packet->uplink.port.queues && !err; i++)
 		err = packet_queue_let_in(&packet->queues[i]);
-	return err ? fail(error, err, "interface '%s': no packet socket: %s", packet->netif.name,
-			  strerror(-err))
+	return err ? fail(error, err, "interface '%s': no packet socket: %s",
+			  packet->uplink.netif.name, strerror(-err))
 		   : 0;
 }
 
@@ -111,130 +108,60 @@ static uint32_t kernel_caps(void)
 	return caps;
 }
 
-/* What has to be done in the interface's network namespace. */
-static int interface_open(struct af_packet *packet, const struct af_packet_config *config,
-			  struct error *error)
-{
-	struct netif *netif = &packet->netif;
-	int err = netif_open(netif, config->ifname, config->netns, error), ifindex, mtu;
-
-	if (err)
-		return err;
-	ifindex = netif_index(netif);
-	if (ifindex < 0)
-		return config->netns
-			       ? fail(error, ifindex,
-				      "there is no interface '%s' in network namespace '%s'",
-				      config->ifname, config->netns)
-			       : fail(error, ifindex, "there is no interface '%s'", config->ifname);
-	if (!netif_is_ethernet(netif))
-		return fail(error, -EINVAL, "interface '%s' is no Ethernet interface",
-			    config->ifname);
-	mtu = netif_set_up(netif, config->mtu, error); /* first: sockets complain if it is down */
-	if (mtu < 0)
-		return mtu;
-	err = queues_open(packet, ifindex, error);
-	if (err)
-		return err;
-	packet->port.mtu = mtu < UINT16_MAX ? mtu : UINT16_MAX;
-	packet->port.caps = config->caps_mask & kernel_caps();
-	return 0;
-}
-
 /* Arenas of all queues in one mapping, on huge pages where the kernel has them. */
 static int queues_init(struct af_packet *packet)
 {
-	size_t wanted = (size_t)packet->port.queues * PACKET_ARENA_SIZE;
+	size_t wanted = (size_t)packet->uplink.port.queues * PACKET_ARENA_SIZE;
 	uint8_t *start;
 
 	packet->arenas_len = (wanted + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
 	packet->arenas = mmap(NULL, packet->arenas_len, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (packet->arenas == MAP_FAILED)
+	if (packet->arenas == MAP_FAILED) {
+		packet->arenas = NULL;
 		return -errno;
+	}
 	start = packet->arenas + (-(uintptr_t)packet->arenas & (HUGE_PAGE - 1));
 	madvise(start, packet->arenas_len - HUGE_PAGE, MADV_HUGEPAGE);
-	for (unsigned i = 0; i < packet->port.queues; i++)
+	for (unsigned i = 0; i < packet->uplink.port.queues; i++)
 		packet_queue_init(&packet->queues[i], start + (size_t)i * PACKET_ARENA_SIZE,
 				  &packet->link);
 	return 0;
 }
 
-static struct af_packet *af_packet_new(const struct af_packet_config *config)
+static int open_queues(struct uplink *uplink, const struct uplink_config *config,
+		       struct error *error)
 {
-	struct af_packet *packet = aligned_alloc(64, sizeof(*packet));
+	struct af_packet *packet = (struct af_packet *)uplink;
+	int err = uplink_must_exist(uplink, error);
 
-	if (!packet)
-		return NULL;
-	memset(packet, 0, sizeof(*packet));
-	strcpy(packet->port.name, config->name);
-	packet->netif = (struct netif){ .sock = -1, .note = -1 };
-	packet->link.ifname = packet->netif.name;
-	packet->port.ops = &af_packet_ops;
-	packet->port.queues = config->queues;
-	packet->port.uplink = true;
-	packet->port.poll_is_syscall = true;
-	if (queues_init(packet)) {
-		free(packet);
-		return NULL;
-	}
-	return packet;
-}
-
-/* Of a port that is not, or no longer, in the port table. */
-static void af_packet_free(struct af_packet *packet)
-{
-	for (unsigned i = 0; i < packet->port.queues; i++)
-		packet_queue_close(&packet->queues[i]);
-	netif_close(&packet->netif);
-	munmap(packet->arenas, packet->arenas_len);
-	free(packet);
-}
-
-static int af_packet_attach(struct af_packet *packet, struct error *error)
-{
-	int fds[PORT_QUEUES_MAX];
-
-	for (unsigned i = 0; i < packet->port.queues; i++)
-		fds[i] = packet->queues[i].fd;
-	return uplink_attach(&packet->port, fds, error);
-}
-
-int af_packet_open(const struct af_packet_config *config, struct port **port, struct error *error)
-{
-	struct af_packet *packet;
-	int back, err;
-
-	if (strlen(config->name) >= PORT_NAME_MAX)
-		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
-			    config->name, PORT_NAME_MAX - 1);
-	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
-		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
-			    PORT_QUEUES_MAX);
-	packet = af_packet_new(config);
-	if (!packet)
-		return fail(error, -ENOMEM, "out of memory");
-	err = netns_enter(config->netns, &back, error);
-	if (!err) {
-		err = interface_open(packet, config, error);
-		netns_leave(back);
-	}
-	if (!err)
-		err = af_packet_attach(packet, error);
-	if (err) {
-		af_packet_free(packet);
+	if (err)
 		return err;
-	}
-	*port = &packet->port;
-	return 0;
+	if (!netif_is_ethernet(&uplink->netif))
+		return fail(error, -EINVAL, "interface '%s' is no Ethernet interface",
+			    config->ifname);
+	packet->link.ifname = uplink->netif.name;
+	uplink->port.poll_is_syscall = true;
+	uplink->port.caps = config->caps_mask & kernel_caps();
+	if (queues_init(packet))
+		return fail(error, -ENOMEM, "out of memory");
+	err = uplink_set_up(uplink, config, error); /* first: sockets complain if it is down */
+	if (!err)
+		err = queues_open(packet, netif_index(&uplink->netif), error);
+	for (unsigned i = 0; i < uplink->port.queues; i++)
+		uplink->wake_fds[i] = packet->queues[i].fd;
+	return err;
 }
 
-static void af_packet_close(struct port *port)
+static void close_queues(struct uplink *uplink)
 {
-	workers_pause();
-	port_unregister(port);
-	workers_resume();
-	af_packet_free(af_packet_of(port));
+	struct af_packet *packet = (struct af_packet *)uplink;
+
+	if (!packet->arenas)
+		return;
+	for (unsigned i = 0; i < uplink->port.queues; i++)
+		packet_queue_close(&packet->queues[i]);
+	munmap(packet->arenas, packet->arenas_len);
 }
 
 /* What the driver does itself; the kernel does the rest for it. */
@@ -261,10 +188,10 @@ static json_t *show_driver(const struct netif *netif)
 
 json_t *af_packet_show(struct port *port)
 {
-	struct af_packet *packet = af_packet_of(port);
-	json_t *show = netif_show(&packet->netif);
+	const struct netif *netif = &uplink_of(port)->netif;
+	json_t *show = netif_show(netif);
 
-	json_object_set_new(show, "got", show_driver(&packet->netif));
+	json_object_set_new(show, "got", show_driver(netif));
 	return show;
 }
 
@@ -282,33 +209,30 @@ static void af_packet_send(struct port *port, struct pkt **pkts, unsigned n)
 	packet_queue_send(&queues[worker_self->id % port->queues], port, pkts, n);
 }
 
-/* A packet is on its way when it has been sent. */
-static void af_packet_flush(struct port *port)
-{
-}
-
 static bool af_packet_arm(struct port *port, unsigned number)
 {
 	return packet_queue_arm(&af_packet_of(port)->queues[number]);
-}
-
-static void af_packet_disarm(struct port *port, unsigned number)
-{
-}
-
-/* Notice `ip link set mtu`. */
-static void af_packet_tick(struct port *port)
-{
-	port_note_mtu(port, netif_mtu(&af_packet_of(port)->netif));
 }
 
 static const struct port_ops af_packet_ops = {
 	.kind = "af-packet",
 	.recv = af_packet_recv,
 	.send = af_packet_send,
-	.flush = af_packet_flush,
+	.flush = uplink_flush_nothing,
 	.arm = af_packet_arm,
-	.disarm = af_packet_disarm,
-	.close = af_packet_close,
-	.tick = af_packet_tick,
+	.disarm = uplink_disarm_nothing,
+	.close = uplink_close,
+	.tick = uplink_tick,
 };
+
+int af_packet_open(const struct uplink_config *config, struct port **port, struct error *error)
+{
+	static const struct uplink_kind kind = {
+		.ops = &af_packet_ops,
+		.size = sizeof(struct af_packet),
+		.open = open_queues,
+		.close = close_queues,
+	};
+
+	return uplink_open(&kind, config, port, error);
+}

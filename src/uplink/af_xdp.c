@@ -57,8 +57,7 @@ enum {
 };
 
 struct af_xdp {
-	struct port port;
-	struct netif netif;
+	struct uplink uplink; /* first */
 	enum af_xdp_mode asked;
 	int promiscuous; /* packet socket that keeps the interface so; -1: none */
 	bool is_veth;
@@ -72,11 +71,9 @@ struct af_xdp {
 	"no permission for AF_XDP on '%s': it takes root, or CAP_NET_ADMIN, CAP_NET_RAW and "      \
 	"CAP_BPF"
 
-static const struct port_ops af_xdp_ops;
-
 static struct af_xdp *af_xdp_of(struct port *port)
 {
-	return (struct af_xdp *)((char *)port - offsetof(struct af_xdp, port));
+	return (struct af_xdp *)port;
 }
 
 /* ---- the interface ---- */
@@ -86,7 +83,7 @@ static unsigned queues_of_interface(const struct af_xdp *xdp)
 {
 	struct ethtool_channels channels = { .cmd = ETHTOOL_GCHANNELS };
 
-	if (netif_ethtool(&xdp->netif, &channels))
+	if (netif_ethtool(&xdp->uplink.netif, &channels))
 		return 0;
 	return channels.combined_count + channels.rx_count;
 }
@@ -94,7 +91,7 @@ static unsigned queues_of_interface(const struct af_xdp *xdp)
 /* Have the interface take in what is for others, for as long as a socket is open. */
 static int promiscuous_open(struct af_xdp *xdp, struct error *error)
 {
-	struct packet_mreq membership = { .mr_ifindex = netif_index(&xdp->netif),
+	struct packet_mreq membership = { .mr_ifindex = netif_index(&xdp->uplink.netif),
 					  .mr_type = PACKET_MR_PROMISC };
 
 	xdp->promiscuous = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
@@ -103,16 +100,16 @@ static int promiscuous_open(struct af_xdp *xdp, struct error *error)
 			sizeof(membership)))
 		return 0;
 	if (errno == EPERM)
-		return fail(error, -EPERM, NO_PERMISSION, xdp->netif.name);
-	return fail(error, -errno, "interface '%s' cannot be made promiscuous: %s", xdp->netif.name,
-		    strerror(errno));
+		return fail(error, -EPERM, NO_PERMISSION, xdp->uplink.netif.name);
+	return fail(error, -errno, "interface '%s' cannot be made promiscuous: %s",
+		    xdp->uplink.netif.name, strerror(errno));
 }
 
 /* ---- what is got of what was asked ---- */
 
 static void queues_close(struct af_xdp *xdp)
 {
-	for (unsigned i = 0; i < xdp->port.queues; i++)
+	for (unsigned i = 0; i < xdp->uplink.port.queues; i++)
 		xsk_queue_close(&xdp->queues[i]);
 }
 
@@ -136,16 +133,16 @@ static int queue_open(struct af_xdp *xdp, const struct xsk_queue_config *config)
 static int queues_open(struct af_xdp *xdp)
 {
 	struct xsk_queue_config config = {
-		.ifname = xdp->netif.name,
+		.ifname = xdp->uplink.netif.name,
 		.xdp_mode = xdp->native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE,
-		.frame_size = xdp->port.mtu <= SMALL_MTU ? XSK_FRAME_SMALL : XSK_FRAME_LARGE,
+		.frame_size = xdp->uplink.port.mtu <= SMALL_MTU ? XSK_FRAME_SMALL : XSK_FRAME_LARGE,
 		.zero_copy = xdp->zero_copy,
 		.multi_buffer = xdp->multi_buffer,
 		.unfinished = !xdp->native || xdp->is_veth,
 	};
 	int err = 0;
 
-	for (unsigned i = 0; i < xdp->port.queues && !err; i++) {
+	for (unsigned i = 0; i < xdp->uplink.port.queues && !err; i++) {
 		config.queue = i;
 		err = queue_open(xdp, &config);
 		if (!err)
@@ -160,7 +157,8 @@ static int queues_open(struct af_xdp *xdp)
 /* One mode: zero-copy, then copy. */
 static int mode_open(struct af_xdp *xdp, int ifindex, bool native, bool multi_buffer)
 {
-	int err = xdp_prog_attach(&xdp->prog, ifindex, xdp->port.queues, native, multi_buffer);
+	int err = xdp_prog_attach(&xdp->prog, ifindex, xdp->uplink.port.queues, native,
+				  multi_buffer);
 
 	if (err)
 		return err;
@@ -191,8 +189,8 @@ static int modes_try(struct af_xdp *xdp, int ifindex, bool multi_buffer)
 		err = mode_open(xdp, ifindex, true, multi_buffer);
 	if (err && !is_final(err) && xdp->asked != AF_XDP_NATIVE) {
 		if (xdp->asked == AF_XDP_AUTO)
-			log_info("%s: no native XDP on %s (%s), trying SKB mode", xdp->port.name,
-				 xdp->netif.name, strerror(-err));
+			log_info("%s: no native XDP on %s (%s), trying SKB mode",
+				 xdp->uplink.port.name, xdp->uplink.netif.name, strerror(-err));
 		err = mode_open(xdp, ifindex, false, multi_buffer);
 	}
 	return err;
@@ -201,7 +199,7 @@ static int modes_try(struct af_xdp *xdp, int ifindex, bool multi_buffer)
 /* Say why the sockets or the program could not be had. */
 static int explain(struct af_xdp *xdp, int err, struct error *error)
 {
-	const char *ifname = xdp->netif.name;
+	const char *ifname = xdp->uplink.netif.name;
 
 	switch (-err) {
 	case EPERM:
@@ -222,7 +220,7 @@ static int explain(struct af_xdp *xdp, int err, struct error *error)
 		return fail(error, err,
 			    "interface '%s' does no native XDP with MTU %u: %s (try "
 			    "xdp-mode=skb)",
-			    ifname, xdp->port.mtu, strerror(-err));
+			    ifname, xdp->uplink.port.mtu, strerror(-err));
 	return fail(error, err, "interface '%s' cannot be used with AF_XDP: %s", ifname,
 		    strerror(-err));
 }
@@ -230,34 +228,36 @@ static int explain(struct af_xdp *xdp, int err, struct error *error)
 /* Open program and sockets, from the best way to the plainest. */
 static int interface_attach(struct af_xdp *xdp, int ifindex, struct error *error)
 {
-	unsigned mtu = xdp->port.mtu, there = queues_of_interface(xdp);
+	const char *ifname = xdp->uplink.netif.name;
+	struct port *port = &xdp->uplink.port;
+	unsigned mtu = port->mtu, there = queues_of_interface(xdp);
 	int err = -EOPNOTSUPP;
 
-	if (there && xdp->port.queues > there)
+	if (there && port->queues > there)
 		return fail(error, -EINVAL,
-			    "interface '%s' has %u receive queue%s, %u were asked for",
-			    xdp->netif.name, there, there == 1 ? "" : "s", xdp->port.queues);
+			    "interface '%s' has %u receive queue%s, %u were asked for", ifname,
+			    there, there == 1 ? "" : "s", port->queues);
 	if (mtu > LARGE_MTU)
 		err = modes_try(xdp, ifindex, true);
 	if (err && !is_final(err)) {
 		if (mtu > LARGE_MTU)
-			xdp->port.mtu = LARGE_MTU;
+			port->mtu = LARGE_MTU;
 		err = modes_try(xdp, ifindex, false);
 	}
 	if (err)
 		return explain(xdp, err, error);
 
-	if (xdp->port.mtu < mtu)
+	if (port->mtu < mtu)
 		log_warn("%s: MTU %u rather than %u: longer packets take a kernel (6.6) and a "
 			 "driver with multi-buffer AF_XDP",
-			 xdp->port.name, xdp->port.mtu, mtu);
-	if (there > xdp->port.queues)
+			 port->name, port->mtu, mtu);
+	if (there > port->queues)
 		log_warn("%s: %s has %u receive queues, of which %u are used: packets of the "
 			 "others go to the kernel (use queues=%u, or `ethtool -L`)",
-			 xdp->port.name, xdp->netif.name, there, xdp->port.queues, there);
-	log_info("%s: %s, XDP in %s mode, %s, %u queue%s%s", xdp->port.name, xdp->netif.name,
+			 port->name, ifname, there, port->queues, there);
+	log_info("%s: %s, XDP in %s mode, %s, %u queue%s%s", port->name, ifname,
 		 xdp->native ? "native" : "SKB", xdp->zero_copy ? "zero-copy" : "copy",
-		 xdp->port.queues, xdp->port.queues == 1 ? "" : "s",
+		 port->queues, port->queues == 1 ? "" : "s",
 		 xdp->multi_buffer ? ", multi-buffer" : "");
 	return 0;
 }
@@ -272,119 +272,55 @@ static void burst_open(struct af_xdp *xdp, unsigned ifindex)
 
 	if (xdp->is_veth && !xdp->zero_copy && !xdp->multi_buffer)
 		err = tc_burst_open(&xdp->burst, ifindex, xdp->queues[0].frame_size);
-	log_debug("%s: bursts by tc: %s", xdp->port.name, err ? strerror(-err) : "yes");
+	log_debug("%s: bursts by tc: %s", xdp->uplink.port.name, err ? strerror(-err) : "yes");
 }
 
 /* ---- opening and closing, in the main thread ---- */
 
-/* What has to be done in the interface's network namespace. */
-static int interface_open(struct af_xdp *xdp, const struct af_xdp_config *config,
-			  struct error *error)
+static int open_queues(struct uplink *uplink, const struct uplink_config *config,
+		       struct error *error)
 {
+	struct af_xdp *xdp = (struct af_xdp *)uplink;
+	const struct netif *netif = &uplink->netif;
 	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-	int err = netif_open(&xdp->netif, config->ifname, config->netns, error);
+	int err;
 
-	if (err)
-		return err;
-	if (!xdp->netif.found)
-		return fail(error, -ENODEV, "there is no interface '%s'%s%s", config->ifname,
-			    config->netns ? " in network namespace " : "",
-			    config->netns ? config->netns : "");
-	err = netif_set_up(&xdp->netif, config->mtu, error);
-	if (err < 0)
-		return err;
-	xdp->port.mtu = err < UINT16_MAX ? err : UINT16_MAX;
-	if (!netif_ethtool(&xdp->netif, &driver))
-		xdp->is_veth = strcmp(driver.driver, "veth") == 0;
-	err = promiscuous_open(xdp, error);
-	if (!err)
-		err = interface_attach(xdp, netif_index(&xdp->netif), error);
-	if (!err)
-		burst_open(xdp, netif_index(&xdp->netif));
-	return err;
-}
-
-static struct af_xdp *af_xdp_new(const struct af_xdp_config *config)
-{
-	struct af_xdp *xdp = aligned_alloc(64, sizeof(*xdp));
-
-	if (!xdp)
-		return NULL;
-	memset(xdp, 0, sizeof(*xdp));
-	strcpy(xdp->port.name, config->name);
-	xdp->port.ops = &af_xdp_ops;
-	xdp->port.queues = config->queues;
-	xdp->port.uplink = true;
-	xdp->port.caps = PORT_CAP_SG;
-	xdp->asked = config->mode;
-	xdp->netif = (struct netif){ .sock = -1, .note = -1 };
+	libbpf_set_print(NULL); /* what went wrong is said here */
+	libxdp_set_print(NULL);
+	xdp->asked = config->xdp_mode;
 	xdp->promiscuous = -1;
 	xdp->prog.link_fd = -1;
 	xdp->burst.link_fd = xdp->burst.sock = -1;
-	return xdp;
+	uplink->port.caps = PORT_CAP_SG;
+	err = uplink_must_exist(uplink, error);
+	if (!err)
+		err = uplink_set_up(uplink, config, error);
+	if (err)
+		return err;
+	if (!netif_ethtool(netif, &driver))
+		xdp->is_veth = strcmp(driver.driver, "veth") == 0;
+	err = promiscuous_open(xdp, error);
+	if (!err)
+		err = interface_attach(xdp, netif_index(netif), error);
+	if (err)
+		return err;
+	burst_open(xdp, netif_index(netif));
+	for (unsigned i = 0; i < uplink->port.queues; i++) {
+		uplink->wake_fds[i] = xdp->queues[i].wake_fd;
+		uplink->port.zones[i] = &xdp->queues[i].zones;
+	}
+	return 0;
 }
 
-/* Of a port that is not, or no longer, in the port table. */
-static void af_xdp_free(struct af_xdp *xdp)
+static void close_queues(struct uplink *uplink)
 {
+	struct af_xdp *xdp = (struct af_xdp *)uplink;
+
 	xdp_prog_detach(&xdp->prog);
 	tc_burst_close(&xdp->burst);
 	queues_close(xdp);
 	if (xdp->promiscuous >= 0)
 		close(xdp->promiscuous);
-	netif_close(&xdp->netif);
-	free(xdp);
-}
-
-static int af_xdp_attach(struct af_xdp *xdp, struct error *error)
-{
-	int fds[PORT_QUEUES_MAX];
-
-	for (unsigned i = 0; i < xdp->port.queues; i++) {
-		fds[i] = xdp->queues[i].wake_fd;
-		xdp->port.zones[i] = &xdp->queues[i].zones;
-	}
-	return uplink_attach(&xdp->port, fds, error);
-}
-
-int af_xdp_open(const struct af_xdp_config *config, struct port **port, struct error *error)
-{
-	struct af_xdp *xdp;
-	int back, err;
-
-	if (strlen(config->name) >= PORT_NAME_MAX)
-		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
-			    config->name, PORT_NAME_MAX - 1);
-	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
-		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
-			    PORT_QUEUES_MAX);
-	xdp = af_xdp_new(config);
-	if (!xdp)
-		return fail(error, -ENOMEM, "out of memory");
-	libbpf_set_print(NULL); /* what went wrong is said here */
-	libxdp_set_print(NULL);
-
-	err = netns_enter(config->netns, &back, error);
-	if (!err) {
-		err = interface_open(xdp, config, error);
-		netns_leave(back);
-	}
-	if (!err)
-		err = af_xdp_attach(xdp, error);
-	if (err) {
-		af_xdp_free(xdp);
-		return err;
-	}
-	*port = &xdp->port;
-	return 0;
-}
-
-static void af_xdp_close(struct port *port)
-{
-	workers_pause();
-	port_unregister(port);
-	workers_resume();
-	af_xdp_free(af_xdp_of(port));
 }
 
 /* What the kernel could not deliver, or found wrong, summed over the queues. */
@@ -392,7 +328,7 @@ static json_t *show_kernel(const struct af_xdp *xdp)
 {
 	struct xdp_statistics sum = { 0 };
 
-	for (unsigned i = 0; i < xdp->port.queues; i++) {
+	for (unsigned i = 0; i < xdp->uplink.port.queues; i++) {
 		struct xdp_statistics one = { 0 };
 		socklen_t len = sizeof(one);
 
@@ -416,7 +352,7 @@ json_t *af_xdp_show(struct port *port)
 		[ZONE_HUGETLB] = "huge pages",
 	};
 	struct af_xdp *xdp = af_xdp_of(port);
-	json_t *show = netif_show(&xdp->netif);
+	json_t *show = netif_show(&xdp->uplink.netif);
 	json_t *got = json_pack("[s, s, s]", xdp->native ? "native" : "skb",
 				xdp->zero_copy ? "zero-copy" : "copy",
 				pages[xdp->queues[0].zones.zones->backing]);
@@ -468,17 +404,24 @@ static bool af_xdp_arm(struct port *port, unsigned number)
 	return xsk_queue_arm(&af_xdp_of(port)->queues[number]);
 }
 
-/* Nothing to withdraw: an edge too many is a round for nothing. */
-static void af_xdp_disarm(struct port *port, unsigned number)
-{
-}
-
 static const struct port_ops af_xdp_ops = {
 	.kind = "af-xdp",
 	.recv = af_xdp_recv,
 	.send = af_xdp_send,
 	.flush = af_xdp_flush,
 	.arm = af_xdp_arm,
-	.disarm = af_xdp_disarm,
-	.close = af_xdp_close,
+	.disarm = uplink_disarm_nothing,
+	.close = uplink_close,
 };
+
+int af_xdp_open(const struct uplink_config *config, struct port **port, struct error *error)
+{
+	static const struct uplink_kind kind = {
+		.ops = &af_xdp_ops,
+		.size = sizeof(struct af_xdp),
+		.open = open_queues,
+		.close = close_queues,
+	};
+
+	return uplink_open(&kind, config, port, error);
+}

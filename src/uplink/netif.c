@@ -91,7 +91,7 @@ int netif_open(struct netif *netif, const char *ifname, const char *netns, struc
 {
 	struct stat ns;
 
-	*netif = (struct netif){ .sock = -1, .note = -1 };
+	*netif = NETIF_NONE;
 	if (strlen(ifname) >= IFNAMSIZ)
 		return fail(error, -ENAMETOOLONG,
 			    "interface name '%s' is longer than %u characters", ifname,
@@ -202,7 +202,7 @@ void netif_close(struct netif *netif)
 	if (netif->sock >= 0)
 		close(netif->sock);
 	free(netif->netns);
-	*netif = (struct netif){ .sock = -1, .note = -1 };
+	*netif = NETIF_NONE;
 }
 
 json_t *netif_show(const struct netif *netif)

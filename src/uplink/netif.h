@@ -24,6 +24,9 @@ struct netif {
 	int note;    /* locked file that remembers it; -1: none */
 };
 
+/* One that is not open. */
+#define NETIF_NONE ((struct netif){ .sock = -1, .note = -1 })
+
 /* Move the calling thread to a network namespace, name (/run/netns/NAME) or path; NULL: stay.
  * *back is for netns_leave(). 0, or -errno and a sentence. */
 int netns_enter(const char *netns, int *back, struct error *error);

@@ -80,18 +80,15 @@ struct tap_queue {
 } __attribute__((aligned(64))); /* queues belong to different workers */
 
 struct tap {
-	struct port port;
-	struct netif netif;
-	uint8_t *arenas; /* of all queues */
+	struct uplink uplink; /* first */
+	uint8_t *arenas;      /* of all queues */
 	size_t arenas_len;
 	struct tap_queue queues[PORT_QUEUES_MAX];
 };
 
-static const struct port_ops tap_ops;
-
 static struct tap *tap_of(struct port *port)
 {
-	return (struct tap *)((char *)port - offsetof(struct tap, port));
+	return (struct tap *)port;
 }
 
 /* ---- opening and closing, in the main thread ---- */
@@ -140,22 +137,22 @@ static int queue_open(struct tap *tap, bool multi_queue, int *fd)
 	*fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (*fd < 0)
 		return errno;
-	strcpy(ifr.ifr_name, tap->netif.name);
+	strcpy(ifr.ifr_name, tap->uplink.netif.name);
 	if (ioctl(*fd, TUNSETIFF, &ifr) || ioctl(*fd, TUNSETVNETHDRSZ, &vnet_len) ||
 	    ioctl(*fd, TUNSETVNETLE, &little_endian)) {
 		err = errno;
 		close(*fd);
 		*fd = -1;
 	}
-	strcpy(tap->netif.name, ifr.ifr_name); /* the kernel fills in a %d */
+	strcpy(tap->uplink.netif.name, ifr.ifr_name); /* the kernel fills in a %d */
 	return err;
 }
 
 static int queues_open(struct tap *tap, struct error *error)
 {
-	bool multi_queue = tap->port.queues > 1;
+	bool multi_queue = tap->uplink.port.queues > 1;
 
-	for (unsigned i = 0; i < tap->port.queues; i++) {
+	for (unsigned i = 0; i < tap->uplink.port.queues; i++) {
 		int err = queue_open(tap, multi_queue, &tap->queues[i].fd);
 
 		/* An existing interface with many queues can also be used with one. */
@@ -164,7 +161,8 @@ static int queues_open(struct tap *tap, struct error *error)
 			err = queue_open(tap, multi_queue, &tap->queues[i].fd);
 		}
 		if (err)
-			return explain_attach(&tap->netif, tap->port.queues, err, error);
+			return explain_attach(&tap->uplink.netif, tap->uplink.port.queues, err,
+					      error);
 	}
 	return 0;
 }
@@ -187,31 +185,13 @@ static int offloads_set(struct tap *tap, uint32_t mask, struct error *error)
 
 	for (size_t i = 0; i < sizeof(kernel) / sizeof(kernel[0]); i++)
 		flags |= mask & kernel[i].cap ? kernel[i].flags : 0;
-	tap->port.caps = mask & (PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4 | PORT_CAP_TSO6 |
-				 PORT_CAP_TSO_ECN);
+	tap->uplink.port.caps = mask & (PORT_CAP_SG | PORT_CAP_CSUM | PORT_CAP_TSO4 |
+					PORT_CAP_TSO6 | PORT_CAP_TSO_ECN);
 	if (mask & PORT_CAP_USO && ioctl(fd, TUNSETOFFLOAD, flags | uso) == 0)
-		tap->port.caps |= PORT_CAP_USO;
+		tap->uplink.port.caps |= PORT_CAP_USO;
 	else if (ioctl(fd, TUNSETOFFLOAD, flags))
-		return fail(error, -errno, "TAP '%s': offloads are refused: %s", tap->netif.name,
-			    strerror(errno));
-	return 0;
-}
-
-/* What has to be done in the interface's network namespace. */
-static int interface_open(struct tap *tap, const struct tap_config *config, struct error *error)
-{
-	int err = netif_open(&tap->netif, config->ifname, config->netns, error);
-
-	if (err)
-		return err;
-	err = queues_open(tap, error);
-	if (!err)
-		err = offloads_set(tap, config->caps_mask, error);
-	if (!err)
-		err = netif_set_up(&tap->netif, config->mtu, error);
-	if (err < 0)
-		return err;
-	tap->port.mtu = err < UINT16_MAX ? err : UINT16_MAX;
+		return fail(error, -errno, "TAP '%s': offloads are refused: %s",
+			    tap->uplink.netif.name, strerror(errno));
 	return 0;
 }
 
@@ -225,7 +205,7 @@ static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 /* Arenas of all queues in one mapping, on huge pages where the kernel has them. */
 static int arenas_map(struct tap *tap)
 {
-	size_t wanted = (size_t)tap->port.queues * ARENA_SIZE;
+	size_t wanted = (size_t)tap->uplink.port.queues * ARENA_SIZE;
 	uint8_t *start;
 
 	tap->arenas_len = (wanted + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
@@ -237,100 +217,52 @@ static int arenas_map(struct tap *tap)
 	}
 	start = tap->arenas + (-(uintptr_t)tap->arenas & (HUGE_PAGE - 1));
 	madvise(start, tap->arenas_len - HUGE_PAGE, MADV_HUGEPAGE);
-	for (unsigned i = 0; i < tap->port.queues; i++) {
+	for (unsigned i = 0; i < tap->uplink.port.queues; i++) {
 		tap->queues[i].source.done = queue_done;
 		tap->queues[i].arena = start + (size_t)i * ARENA_SIZE;
 	}
 	return 0;
 }
 
-static struct tap *tap_new(const struct tap_config *config)
+static int open_queues(struct uplink *uplink, const struct uplink_config *config,
+		       struct error *error)
 {
-	struct tap *tap = aligned_alloc(64, sizeof(*tap));
+	struct tap *tap = (struct tap *)uplink;
+	int err;
 
-	if (!tap)
-		return NULL;
-	memset(tap, 0, sizeof(*tap));
 	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
 		tap->queues[i].fd = -1;
-	strcpy(tap->port.name, config->name);
-	tap->netif = (struct netif){ .sock = -1, .note = -1 };
-	tap->port.ops = &tap_ops;
-	tap->port.queues = config->queues;
-	tap->port.uplink = config->uplink;
-	tap->port.poll_is_syscall = true;
-	if (arenas_map(tap)) {
-		free(tap);
-		return NULL;
-	}
-	return tap;
+	uplink->port.poll_is_syscall = true;
+	if (arenas_map(tap))
+		return fail(error, -ENOMEM, "out of memory");
+	err = queues_open(tap, error);
+	if (!err)
+		err = offloads_set(tap, config->caps_mask, error);
+	if (!err)
+		err = uplink_set_up(uplink, config, error);
+	for (unsigned i = 0; i < uplink->port.queues; i++)
+		uplink->wake_fds[i] = tap->queues[i].fd;
+	return err;
 }
 
-/* Of a port that is not, or no longer, in the port table. */
-static void tap_free(struct tap *tap)
+static void close_queues(struct uplink *uplink)
 {
-	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++) {
+	struct tap *tap = (struct tap *)uplink;
+
+	for (unsigned i = 0; i < uplink->port.queues; i++) {
 		if (tap->queues[i].fd >= 0)
 			close(tap->queues[i].fd);
 	}
-	netif_close(&tap->netif);
-	munmap(tap->arenas, tap->arenas_len);
-	free(tap);
-}
-
-static int tap_attach(struct tap *tap, struct error *error)
-{
-	int fds[PORT_QUEUES_MAX];
-
-	for (unsigned i = 0; i < tap->port.queues; i++)
-		fds[i] = tap->queues[i].fd;
-	return uplink_attach(&tap->port, fds, error);
-}
-
-int tap_open(const struct tap_config *config, struct port **port, struct error *error)
-{
-	struct tap *tap;
-	int back, err;
-
-	if (strlen(config->name) >= PORT_NAME_MAX)
-		return fail(error, -ENAMETOOLONG, "port name '%s' is longer than %u characters",
-			    config->name, PORT_NAME_MAX - 1);
-	if (config->queues < 1 || config->queues > PORT_QUEUES_MAX)
-		return fail(error, -EINVAL, "%u queues: 1 to %u are possible", config->queues,
-			    PORT_QUEUES_MAX);
-	tap = tap_new(config);
-	if (!tap)
-		return fail(error, -ENOMEM, "out of memory");
-
-	err = netns_enter(config->netns, &back, error);
-	if (!err) {
-		err = interface_open(tap, config, error);
-		netns_leave(back);
-	}
-	if (!err)
-		err = tap_attach(tap, error);
-	if (err) {
-		tap_free(tap);
-		return err;
-	}
-	*port = &tap->port;
-	return 0;
-}
-
-static void tap_close(struct port *port)
-{
-	workers_pause();
-	port_unregister(port);
-	workers_resume();
-	tap_free(tap_of(port));
+	if (tap->arenas)
+		munmap(tap->arenas, tap->arenas_len);
 }
 
 json_t *tap_show(struct port *port)
 {
-	struct tap *tap = tap_of(port);
-	json_t *show = netif_show(&tap->netif);
+	const struct netif *netif = &uplink_of(port)->netif;
+	json_t *show = netif_show(netif);
 
-	json_object_set_new(show, "got", json_pack("[s]", tap->netif.found ? "found" : "made"));
+	json_object_set_new(show, "got", json_pack("[s]", netif->found ? "found" : "made"));
 	return show;
 }
 
@@ -432,10 +364,6 @@ static bool tap_arm(struct port *port, unsigned number)
 	return !tap_of(port)->queues[number].drained;
 }
 
-static void tap_disarm(struct port *port, unsigned number)
-{
-}
-
 /* ---- sending ---- */
 
 /* Write one packet; returns the counter of why it could not, or NULL. */
@@ -475,24 +403,25 @@ static void tap_send(struct port *port, struct pkt **pkts, unsigned n)
 	profile_mark(&worker_self->profile, STAGE_UPLINK);
 }
 
-/* A write is on its way when it returns. */
-static void tap_flush(struct port *port)
-{
-}
-
-/* Notice `ip link set mtu`. */
-static void tap_tick(struct port *port)
-{
-	port_note_mtu(port, netif_mtu(&tap_of(port)->netif));
-}
-
 static const struct port_ops tap_ops = {
 	.kind = "tap",
 	.recv = tap_recv,
 	.send = tap_send,
-	.flush = tap_flush,
+	.flush = uplink_flush_nothing,
 	.arm = tap_arm,
-	.disarm = tap_disarm,
-	.close = tap_close,
-	.tick = tap_tick,
+	.disarm = uplink_disarm_nothing,
+	.close = uplink_close,
+	.tick = uplink_tick,
 };
+
+int tap_open(const struct uplink_config *config, struct port **port, struct error *error)
+{
+	static const struct uplink_kind kind = {
+		.ops = &tap_ops,
+		.size = sizeof(struct tap),
+		.open = open_queues,
+		.close = close_queues,
+	};
+
+	return uplink_open(&kind, config, port, error);
+}

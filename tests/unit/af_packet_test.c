@@ -199,7 +199,7 @@ static void wait_for_carrier(const char *ifname)
 
 static int set_up_as(uint32_t caps_mask)
 {
-	struct af_packet_config config = {
+	struct uplink_config config = {
 		.name = "wire", .ifname = "near0", .queues = 1, .caps_mask = caps_mask
 	};
 	struct error error;
@@ -479,7 +479,7 @@ static void test_counts_what_the_device_refuses(void **state)
 static void test_refuses_to_open(void **state)
 {
 	static const struct {
-		struct af_packet_config config;
+		struct uplink_config config;
 		int err;
 		const char *says;
 	} cases[] = {

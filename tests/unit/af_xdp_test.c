@@ -213,8 +213,8 @@ static void wait_for_carrier(const char *ifname)
 
 static int set_up_with(enum af_xdp_mode mode, unsigned mtu)
 {
-	struct af_xdp_config config = {
-		.name = "wire", .ifname = "near0", .queues = 1, .mode = mode, .mtu = mtu
+	struct uplink_config config = {
+		.name = "wire", .ifname = "near0", .queues = 1, .xdp_mode = mode, .mtu = mtu
 	};
 	struct error error;
 
@@ -698,7 +698,7 @@ static void test_jumbo_frames(void **state)
 static void test_refuses_to_open(void **state)
 {
 	static const struct {
-		struct af_xdp_config config;
+		struct uplink_config config;
 		int err;
 		const char *says;
 	} cases[] = {
@@ -731,7 +731,7 @@ static void test_refuses_to_open(void **state)
 
 static void test_restores_the_interface(void **state)
 {
-	struct af_xdp_config config = {
+	struct uplink_config config = {
 		.name = "other", .ifname = "one0", .queues = 1, .mtu = 1400
 	};
 	struct error error;
@@ -757,7 +757,7 @@ static void test_restores_the_interface(void **state)
 
 static void test_several_queues(void **state)
 {
-	struct af_xdp_config config = { .name = "many", .ifname = "many0", .queues = 4 };
+	struct uplink_config config = { .name = "many", .ifname = "many0", .queues = 4 };
 	struct error error;
 	struct port *port;
 

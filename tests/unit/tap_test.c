@@ -244,12 +244,11 @@ static int wire_open(const char *ifname)
 
 static int set_up(void **state)
 {
-	struct tap_config config = {
+	struct uplink_config config = {
 		.name = "wire",
 		.ifname = "tap0",
 		.queues = 1,
 		.caps_mask = UINT32_MAX,
-		.uplink = true,
 	};
 	struct error error;
 
@@ -549,7 +548,7 @@ static void test_counts_what_the_device_refuses(void **state)
 static void test_refuses_to_open(void **state)
 {
 	static const struct {
-		struct tap_config config;
+		struct uplink_config config;
 		int err;
 		const char *says;
 	} cases[] = {
@@ -582,7 +581,9 @@ static void test_refuses_to_open(void **state)
 
 static void test_several_queues(void **state)
 {
-	struct tap_config config = { .name = "many", .ifname = "many0", .queues = 4, .mtu = 9000 };
+	struct uplink_config config = {
+		.name = "many", .ifname = "many0", .queues = 4, .mtu = 9000
+	};
 	struct error error;
 	struct port *port;
 
@@ -592,7 +593,7 @@ static void test_several_queues(void **state)
 		fail_msg("%s", error.text);
 	assert_int_equal(port->queues, 4);
 	assert_int_equal(port->mtu, 9000);
-	assert_false(port->uplink);
+	assert_true(port->uplink);
 	assert_int_equal(worker_by_id(0)->queue_count, 2 + 4);
 	worker_detach(port);
 	port->ops->close(port);
