@@ -559,10 +559,15 @@ static void print_vhost_user(const json_t *guest)
 
 static void print_snet(const json_t *guest)
 {
-	bool remap = strcmp(text_of(guest, "channel"), "remap") == 0;
+	const json_t *remap = json_object_get(guest, "remap");
 
-	printf("  %-10s%s%s\n", "trust", text_of(guest, "trust"),
-	       remap ? ", each packet mapped for its copy" : "");
+	printf("  %-10s%s\n", "trust", text_of(guest, "trust"));
+	if (remap)
+		printf("  %-10s%s: %" PRId64 " pages mapped, %" PRId64 " unmapped, %" PRId64
+		       " handed over, %" PRId64 " zeroed\n",
+		       "channel", text_of(guest, "channel"), count_of(remap, "mapped"),
+		       count_of(remap, "unmapped"), count_of(remap, "handed_over"),
+		       count_of(remap, "zeroed"));
 	print_words("takes", json_object_get(guest, "features"));
 	printf("  %-10s%" PRId64 " entries of %" PRId64 " bytes\n", "rings",
 	       count_of(guest, "ring"), count_of(guest, "entry"));

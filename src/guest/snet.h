@@ -12,6 +12,7 @@
 #include "zone/slab.h"
 
 struct worker;
+struct snet_remap;
 
 enum {
 	/*
@@ -96,10 +97,10 @@ struct snet {
 	struct zone_space *space;
 	struct snet_session *session; /* NULL: no front end; changes while paused */
 	struct slab *slabs[SNET_CLASSES];
-	bool shared;            /* trust=shared */
-	bool no_offload;        /* offload=off */
-	bool remap;             /* channel=remap, for measurement only */
-	_Atomic unsigned muted; /* ticks without calls, since one blocked */
+	bool shared;              /* trust=shared */
+	bool no_offload;          /* offload=off */
+	struct snet_remap *remap; /* channel=remap or flip, for measurement only; NULL: neither */
+	_Atomic unsigned muted;   /* ticks without calls, since one blocked */
 	_Atomic uint64_t breaks;
 };
 

@@ -66,6 +66,7 @@ static void fill_port(struct port *port, const struct snet_config *config)
 static void guest_free(struct snet_guest *guest)
 {
 	snet_zones_fini(guest);
+	snet_remap_free(guest->snet.remap);
 	free(guest->path);
 	free(guest);
 }
@@ -103,6 +104,17 @@ static int guest_attach(struct port *port, struct error *error)
 		    port->name);
 }
 
+/* What the baselines need, if one is asked for. */
+static int remap_init(struct snet_guest *guest, const struct snet_config *config,
+		      struct error *error)
+{
+	if (!config->remap && !config->flip)
+		return 0;
+	guest->snet.remap = snet_remap_new(config->flip ? SNET_REMAP_FLIP : SNET_REMAP_COPY,
+					   workers_count());
+	return guest->snet.remap ? 0 : fail(error, -ENOMEM, "out of memory");
+}
+
 int snet_open(const struct snet_config *config, struct port **port, struct error *error)
 {
 	static unsigned next_id;
@@ -122,7 +134,6 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 	guest->snet.space = space;
 	guest->snet.shared = config->shared;
 	guest->snet.no_offload = config->no_offload;
-	guest->snet.remap = config->remap;
 	guest->ring_size = config->ring_size;
 	guest->stride = config->stride;
 	guest->listen_fd = guest->fd = -1;
@@ -130,9 +141,10 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 	guest->id = ++next_id;
 	guest->path = strdup(config->path);
 	fill_port(&guest->snet.port, config);
-	ret = guest->path ? snet_zones_init(guest, error) : fail(error, -ENOMEM, "out of memory");
-	if (!ret && config->remap)
-		ret = snet_remap_init(workers_count(), error);
+	ret = guest->path ? remap_init(guest, config, error)
+			  : fail(error, -ENOMEM, "out of memory");
+	if (!ret)
+		ret = snet_zones_init(guest, error);
 	if (!ret)
 		ret = guest_attach(&guest->snet.port, error);
 	if (ret) {
@@ -145,8 +157,9 @@ int snet_open(const struct snet_config *config, struct port **port, struct error
 		snet_close(&guest->snet.port);
 		return ret;
 	}
-	if (config->remap)
-		log_warn("guest %s: channel=remap is slow, and for measurement only", config->name);
+	if (guest->snet.remap)
+		log_warn("guest %s: channel=%s is slow, and for measurement only", config->name,
+			 config->flip ? "flip" : "remap");
 	*port = &guest->snet.port;
 	return 0;
 }

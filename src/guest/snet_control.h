@@ -18,7 +18,7 @@ struct snet_config {
 	bool spoof_strict, isolated;
 	bool no_offload;    /* a NIC without checksum and segmentation offloads */
 	bool shared;        /* trust=shared */
-	bool remap;         /* channel=remap: for measurement */
+	bool remap, flip;   /* channel=remap, channel=flip: for measurement */
 	uint32_t ring_size; /* places, SNET_RING_MIN..SNET_RING_MAX, a power of two */
 	uint32_t stride; /* bytes from entry to entry, SNET_ENTRY_MIN..SNET_ENTRY_MAX, 16 divides */
 	mode_t mode;     /* of the socket */

@@ -50,6 +50,8 @@ struct returned {
 
 static void give_up(struct snet *snet, unsigned worker, struct returned *returned)
 {
+	if (unlikely(snet->remap))
+		snet_remap_back(snet, returned->bufs, returned->count);
 	slab_put(snet->space, worker, returned->bufs, returned->count);
 	returned->count = 0;
 }

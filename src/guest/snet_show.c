@@ -2,6 +2,7 @@
 /* What `show guests` and `show memory` tell about a guest behind snet. */
 #include "guest/snet_control.h"
 #include "guest/snet_guest.h"
+#include "guest/snet_remap.h"
 #include "sys/pages.h"
 
 static json_t *show_takes(uint32_t takes)
@@ -60,24 +61,29 @@ json_t *snet_show(struct port *port)
 	struct snet_guest *guest = snet_guest_of(port);
 	const struct snet_session *session = guest->snet.session;
 	uint64_t again = guest->connections > 1 ? guest->connections - 1 : 0;
-	json_t *zones = json_array(), *queues;
+	json_t *zones = json_array(), *queues, *show;
 	unsigned out, references;
 
 	show_group(zones, guest->tx, "write");
 	show_group(zones, &guest->rx, "read");
 	queues = show_queues(session, &out, &references);
-	return json_pack(
+	show = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:i, s:i, s:o, s:o, s:i, s:i, s:i, s:I, "
 		"s:I, s:I, s:I, s:I}",
 		"name", port->name, "kind", "snet", "path", guest->path, "role", "server", "trust",
 		guest->snet.shared ? "shared" : "isolated", "channel",
-		guest->snet.remap ? "remap" : "zones", "connected", session != NULL, "features",
-		show_takes(session ? guest->takes : 0), "ring", (int)guest->ring_size, "entry",
-		(int)guest->stride, "queues", queues, "zones", zones, "out", (int)out, "references",
-		(int)references, "lingering", (int)snet_lingering(guest), "messages",
-		(json_int_t)guest->messages, "reconnects", (json_int_t)again, "throttled",
-		(json_int_t)guest->throttled, "refused", (json_int_t)guest->refused, "breaks",
-		(json_int_t)atomic_load(&guest->snet.breaks));
+		!guest->snet.remap                    ? "zones"
+		: snet_remap_flips(guest->snet.remap) ? "flip"
+						      : "remap",
+		"connected", session != NULL, "features", show_takes(session ? guest->takes : 0),
+		"ring", (int)guest->ring_size, "entry", (int)guest->stride, "queues", queues,
+		"zones", zones, "out", (int)out, "references", (int)references, "lingering",
+		(int)snet_lingering(guest), "messages", (json_int_t)guest->messages, "reconnects",
+		(json_int_t)again, "throttled", (json_int_t)guest->throttled, "refused",
+		(json_int_t)guest->refused, "breaks", (json_int_t)atomic_load(&guest->snet.breaks));
+	if (guest->snet.remap)
+		json_object_set_new(show, "remap", snet_remap_show(guest->snet.remap));
+	return show;
 }
 
 /* Zones that lie in a row are one row. */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "guest/snet_guest.h"
+#include "guest/snet_remap.h"
 #include "port/worker.h"
 
 enum {
@@ -58,9 +59,10 @@ static int add_buffers(struct snet_guest *guest, enum snet_class class, unsigned
 /* Buffers for a ring of small packets, and as many large ones as a worker's cache takes at once. */
 int snet_zones_init(struct snet_guest *guest, struct error *error)
 {
-	static const unsigned bytes[SNET_CLASSES] = {
-		[SNET_TINY] = SNET_TINY_BYTES,
-		[SNET_SMALL] = SNET_SMALL_BYTES,
+	const bool flips = snet_remap_flips(guest->snet.remap); /* nothing shares its page */
+	const unsigned bytes[SNET_CLASSES] = {
+		[SNET_TINY] = flips ? SNET_FLIP_PAGE : SNET_TINY_BYTES,
+		[SNET_SMALL] = flips ? SNET_FLIP_PAGE : SNET_SMALL_BYTES,
 		[SNET_LARGE] = SNET_LARGE_BYTES,
 	};
 	unsigned workers = workers_count();

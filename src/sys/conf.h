@@ -128,7 +128,7 @@ enum { PROFILE_RESET };
 
 enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
 enum { TRUST_ISOLATED, TRUST_SHARED };                             /* of trust= */
-enum { CHANNEL_ZONES, CHANNEL_REMAP };                             /* of channel= */
+enum { CHANNEL_ZONES, CHANNEL_REMAP, CHANNEL_FLIP };               /* of channel= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
 enum { BO_OFF, BO_ON };                                            /* of bo= */
 enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */

@@ -106,7 +106,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 			[GUEST_TRUST] = { OPTION("trust", CONF_CHOICE),
 					  .choices = "isolated|shared" },
 			[GUEST_CHANNEL] = { OPTION("channel", CONF_CHOICE),
-					    .choices = "zones|remap" },
+					    .choices = "zones|remap|flip" },
 			[GUEST_RING] = { OPTION("ring", CONF_NUMBER), .min = SNET_RING_MIN,
 					 .max = SNET_RING_MAX, .shown = "ENTRIES" },
 			[GUEST_ENTRY] = { OPTION("entry", CONF_NUMBER), .min = SNET_ENTRY_MIN,

@@ -178,7 +178,7 @@ static void mistakes(void **state)
 		{ "guest add web snet=/x bridge=b trust=all",
 		  "guest add: trust=all: give isolated or shared" },
 		{ "guest add web snet=/x bridge=b channel",
-		  "guest add: 'channel' needs a value: channel=zones|remap" },
+		  "guest add: 'channel' needs a value: channel=zones|remap|flip" },
 		{ "guest add web snet=/x bridge=b ring=8",
 		  "guest add: ring=8: give a number from 16 to 4096" },
 		{ "uplink add wire bridge=br0",
