@@ -17,41 +17,28 @@ offloads, in native too: what comes from it are frames of 1500 bytes. Between gu
 
 The paper counts clock ticks by xenoprof. Here: CPU time of all of vifd (driver), with what of it is system calls;
 of vif-front, which includes a's kernel down to IP, since that runs inside its read() and write() (front end); of the
-program in a (program); and what the host's CPU did besides (rest), of which native is all but the program. VETH is
-channel=remap of `guest add`: system calls that fill in and clear page table entries stand for the two hypercalls of the
-grant table (src/guest/snet_remap.c). vifd sleeps as soon as there is nothing to do (idle-spin=off): what shares a CPU must
-not spin on it.
+program in a (program); and what the host's CPU did besides (rest), of which native is all but the program.
 
-Cache misses: misses.py.
+The configurations: hosts.py. Cache misses: misses.py.
 """
 import os
-import socket
 import statistics
-import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import misses
 from cpus import HOST_CPU, WIRE_CPU, PinnedNetns, cpu_ticks, need_two_cpus
-from lib.guest import with_parent
-from lib.traffic import cpu_seconds
-from lib.vifd import Netns, Vifd, VifdError, program
+from hosts import BASE, CONFIGS, SHARED, VIFDS, Native, Vif
 from rows import bar, interleave, number, row
-from tcp import BYTES_ACKED
+from tcp import Connection
 
 TITLE = "SETH, tables 2 to 5 and figures 9 and 10 (S19 to S30): a guest to a wire (w) and to another guest (g)"
-BASE = "native"
 
-# What `guest add` is told; None: without vifd.
-CONFIGS = {BASE: None, "VETH": "channel=remap", "SETH-isolated": "trust=isolated", "SETH-shared": "trust=shared"}
-SHARED, VIFDS = "SETH-shared", ["VETH", "SETH-isolated", "SETH-shared"]
-
-FARS = {"w": "wire", "g": "guest"}
+FARS = {"w": "wire", "g": "b"} # who is at the far end
 SIZES = (4, 64, 256, 512, 1024, 4096, 16384, 65536, 131072)
 SIZES_QUICK = (4, 256, 65536)
-PING, LARGE, READ = 4, 65536, 131072
-SO_RCVBUFFORCE = 33
+PING, LARGE = 4, 65536
 # Of 1500 bytes so much may be on its way: some 300 frames, even if the receiver does not get to run for a while. A front
 # end may have 512 out by reference (docs/shared-memory.md), and gets copies beyond that.
 ROOM = 384 << 10
@@ -119,147 +106,6 @@ class Sample(dict):
         return ", ".join(f"{metric} {number(value)}" for metric, value in self.items())
 
 
-class Front:
-    """A vif-front, to the end of the stack."""
-
-    def __init__(self, folder, stack, name, end, address, cpu):
-        log_path = Path(folder) / f"{name}.log"
-        with open(log_path, "wb") as log:
-            self.process = subprocess.Popen(with_parent([
-                program("front/vif-front"), "--connect", f"{folder}/{name}.sock", "--netns", end.netns,
-                "--ip", f"{address}/24", "--cpu", cpu]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        stack.callback(self.stop)
-        deadline = time.monotonic() + 10
-        while "vif-front: ready" not in log_path.read_text():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise VifdError(f"vif-front is not ready: {log_path.read_text()}", self.process.poll())
-            time.sleep(0.02)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def cpu_seconds(self):
-        return cpu_seconds(self.process.pid)
-
-
-class Host:
-    """Guest a, what it is connected to and how, for one configuration.
-
-    wire    None: there is none
-    wrapper what runs vifd, if anything does
-    """
-
-    def __init__(self, folder, stack, name, index, wire, wrapper=()):
-        self.folder, self.stack, self.name, self.wire, self.wrapper = folder, stack, name, wire, wrapper
-        self.net, self.link = f"10.95.{index}", f"wire{index}"
-        self.a = stack.enter_context(PinnedNetns(folder, f"{name}-a", HOST_CPU))
-        self.b = stack.enter_context(PinnedNetns(folder, f"{name}-b", WIRE_CPU))
-        self.nic = stack.enter_context(PinnedNetns(folder, f"{name}-nic", HOST_CPU))
-        if wire:
-            wire.run(f"ip link add {self.link} type veth peer name nic0 netns {self.nic.netns}")
-            wire.address(self.link, f"{self.net}.3/24")
-            wire.receive_on_cpu(self.link)
-        self.connect()
-        self.b.ping(f"{self.net}.1")
-        if wire:
-            wire.run(f"ethtool -K {self.link} tso off gso off")
-            wire.ping(f"{self.net}.1")
-
-    def far(self, letter):
-        """The namespace at the far end, and its address."""
-        return (self.wire, f"{self.net}.3") if letter == "w" else (self.b, f"{self.net}.2")
-
-    def set_frames(self, small):
-        """Have the guests send frames of 1500 bytes only, or whatever TCP makes."""
-        for end in (self.a, self.b):
-            end.run(f"ethtool -K eth0 tso {'off' if small else 'on'} gso {'off' if small else 'on'}")
-
-
-class Native(Host):
-    """Linux alone: veth pairs and its bridge."""
-
-    def connect(self):
-        self.nic.run("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up; ip link set nic0 master br0 up")
-        for name, end, host in (("port-a", self.a, 1), ("port-b", self.b, 2)):
-            self.nic.run(f"ip link add {name} type veth peer name eth0 netns {end.netns}; ip link set {name} master br0 up")
-            end.address("eth0", f"{self.net}.{host}/24")
-            end.receive_on_cpu("eth0")
-        for port in ("port-a", "port-b", "nic0"):
-            self.nic.receive_on_cpu(port)
-        self.nic.run("ethtool -K nic0 tx off tso off gso off") # as AF_XDP has it
-
-    def look(self, _):
-        return {}
-
-
-class Vif(Host):
-    """A vifd with two guests and the wire."""
-
-    def connect(self):
-        commands = ["set workers=1 idle-spin=off", "bridge add br0"]
-        commands += [f"guest add {end} snet={self.folder}/{self.name}-{end}.sock {CONFIGS[self.name]} bridge=br0" for end in "ab"]
-        if self.wire:
-            self.nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up")
-            commands.append(f"uplink add wire af-xdp=nic0 netns={self.nic.netns} lro=off bridge=br0")
-        self.vifd = self.stack.enter_context(
-            Vifd(self.folder, *commands, name=self.name, affinity=[HOST_CPU], wrapper=self.wrapper))
-        self.front = Front(self.folder, self.stack, f"{self.name}-a", self.a, f"{self.net}.1", HOST_CPU)
-        Front(self.folder, self.stack, f"{self.name}-b", self.b, f"{self.net}.2", WIRE_CPU)
-        self.hz = self.vifd.ctl("profile")["tsc_hz"]
-
-    def look(self, receiver):
-        """What vifd and vif-front have done so far; receiver: port whose counters are wanted."""
-        stats = self.vifd.stats(receiver)
-        user, system = Path(f"/proc/{self.vifd.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return {**{stage["stage"]: stage["cycles"] for stage in self.vifd.ctl("profile")["stages"]},
-                "copied": stats["copied_bytes"], "referenced": stats["referenced_packets"], "sent": stats["send_packets"],
-                "user": int(user), "system": int(system), "driver": self.vifd.cpu_seconds(), "front end": self.front.cpu_seconds()}
-
-
-class Connection:
-    """TCP from one namespace to another, with a program at each end, to the end of its with statement.
-
-    verbs   what the programs do, first that at source
-    room    of the receiver's buffer, None: as the kernel likes
-    """
-
-    def __init__(self, source, sink, address, verbs, size, room=None):
-        with sink.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            if room:
-                listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
-            listener.bind((address, 0))
-            listener.listen()
-            self.conn = source.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.conn.connect(listener.getsockname())
-            accepted, _ = listener.accept()
-        for end in (self.conn, accepted):
-            end.setblocking(True)
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(verbs[0] == "ping"))
-        self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb == "read" else size)
-                         for end, verb, conn in ((sink, verbs[1], accepted), (source, verbs[0], self.conn))}
-        accepted.close()
-
-    @staticmethod
-    def _program(cpu, verb, conn, size):
-        return subprocess.Popen(with_parent(["taskset", "-c", cpu, program("lab/tcp_end"), verb, conn.fileno(), size]),
-                                pass_fds=[conn.fileno()])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.conn.shutdown(socket.SHUT_RDWR)
-        for process in self.programs.values():
-            process.wait(10)
-        self.conn.close()
-
-    def look(self):
-        acked = BYTES_ACKED.unpack_from(self.conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0]
-        return {"bytes": acked, "program": cpu_seconds(self.programs[HOST_CPU].pid)}
-
-
 class Seth:
     def __init__(self, lab, stack):
         self.seconds = 0.3 if lab.quick else 0.6
@@ -280,18 +126,16 @@ class Seth:
     def measure(self, config, letter, sends, verbs, size):
         """What happens in self.seconds of a connection. sends: a is the one that connects."""
         host = self.hosts[config]
-        far, far_address = host.far(letter)
-        ends = (host.a, far, far_address) if sends else (far, host.a, f"{host.net}.1")
-        receiver = "a" if not sends else "b" if letter == "g" else "wire"
-        with Connection(*ends, verbs, size, self.room) as connection:
+        source, sink = ("a", FARS[letter]) if sends else (FARS[letter], "a")
+        with Connection(host.end(source), host.end(sink), host.address(sink), verbs, size, self.room) as connection:
             time.sleep(RAMP)
-            before = self.look(host, connection, receiver)
+            before = self.look(host, connection, sink)
             for _ in range(20): # more than once only where others have the CPUs
                 time.sleep(self.seconds)
-                after = self.look(host, connection, receiver)
+                after = self.look(host, connection, sink)
                 if after["bytes"] > before["bytes"]:
                     return {name: after[name] - before[name] for name in before}
-        raise OSError(f"{config}: nothing arrives at {receiver}")
+        raise OSError(f"{config}: nothing arrives at {sink}")
 
     @staticmethod
     def look(host, connection, receiver):
@@ -350,9 +194,9 @@ def count_misses(lab, config, rounds):
     counted = {name: [] for name in misses.NAMES}
     with ExitStack() as stack:
         out = lab.folder / f"{config}.callgrind"
-        host = Vif(lab.folder, stack, config, 9, None, misses.command(out))
+        host = Vif(lab.folder, stack, config, 9, None, wrapper=misses.command(out))
         host.set_frames(True)
-        with Connection(host.b, host.a, f"{host.net}.1", ("write", "read"), LARGE) as connection:
+        with Connection(host.ends["b"], host.ends["a"], host.address("a"), ("write", "read"), LARGE) as connection:
             time.sleep(1)
             for done in range(rounds):
                 misses.control(host.vifd.pid, "--zero")

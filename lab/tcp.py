@@ -2,25 +2,33 @@
 """TCP from a network namespace, as netperf has it: a stream, and transactions of a byte there and a byte back.
 
 At the other end, a guest or a namespace, serve() has busybox throw away and echo. A stream can be looked at while it
-runs, so that neither its start nor the programs' count.
+runs, so that neither its start nor the programs' count. A Connection is between two namespaces, with a program at each end.
 """
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
+
+from cpus import HOST_CPU
+from lib.guest import with_parent
+from lib.traffic import cpu_seconds
+from lib.vifd import program
 
 DISCARD, ECHO = 7002, 7001
 SERVERS = {DISCARD: "dd of=/dev/null bs=128k", ECHO: "cat"}
 PIECE = 1 << 20
+READ = 128 << 10
+SO_RCVBUFFORCE = 33
 TIMEOUT = 10
 BYTES_ACKED = struct.Struct("=120xQ") # in struct tcp_info of linux/tcp.h
 
 
 def serve(end):
     """Start what connect() talks to; it stays until the end stops."""
-    for port, program in SERVERS.items():
-        end.spawn(f"exec busybox nc -ll -p {port} -e {program}")
+    for port, server in SERVERS.items():
+        end.spawn(f"exec busybox nc -ll -p {port} -e {server}")
         end.run(f"until grep -q ':{port:04X} .* 0A ' /proc/net/tcp*; do sleep 0.1; done")
 
 
@@ -36,6 +44,11 @@ def connect(wire, address, port):
         conn.close()
         raise
     return conn
+
+
+def acked(conn):
+    """Bytes that the other end has acknowledged."""
+    return BYTES_ACKED.unpack_from(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0]
 
 
 class Stream:
@@ -68,7 +81,7 @@ class Stream:
 
     def acked(self):
         """Bytes that the other end has acknowledged."""
-        return BYTES_ACKED.unpack_from(self.conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0]
+        return acked(self.conn)
 
 
 class Echo:
@@ -96,3 +109,46 @@ class Echo:
             elapsed = time.monotonic() - start
             if elapsed >= seconds:
                 return count / elapsed
+
+
+class Connection:
+    """TCP from one namespace to another, with a program at each end, to the end of its with statement.
+
+    verbs   what the programs do, first that at source
+    room    of the receiver's buffer, None: as the kernel likes
+    """
+
+    def __init__(self, source, sink, address, verbs, size, room=None):
+        with sink.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            if room:
+                listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
+            listener.bind((address, 0))
+            listener.listen()
+            self.conn = source.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.conn.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+        for end in (self.conn, accepted):
+            end.setblocking(True)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(verbs[0] == "ping"))
+        self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb == "read" else size)
+                         for end, verb, conn in ((sink, verbs[1], accepted), (source, verbs[0], self.conn))}
+        accepted.close()
+
+    @staticmethod
+    def _program(cpu, verb, conn, size):
+        return subprocess.Popen(with_parent(["taskset", "-c", cpu, program("lab/tcp_end"), verb, conn.fileno(), size]),
+                                pass_fds=[conn.fileno()])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.conn.shutdown(socket.SHUT_RDWR)
+        for process in self.programs.values():
+            process.wait(10)
+        self.conn.close()
+
+    def look(self):
+        """Bytes that the sink has acknowledged, CPU time of the program on the host's CPU."""
+        return {"bytes": acked(self.conn), "program": cpu_seconds(self.programs[HOST_CPU].pid)}
