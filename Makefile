@@ -5,6 +5,7 @@
 #   make demo         two virtual machines and a wire on one vifd        (root)
 #                     UPLINK=af_packet or af_xdp: not over a TAP but over a veth pair
 #   make test         every test, also under sanitizers, and fuzzing     (root)
+#   make xen-test     only those on a real Xen, under QEMU               (root)
 #   make bench        vifd and its peers side by side                    (root)
 #   make lab          the papers' experiments, paper and here           (root)
 #                     ONLY=fig7: not all of them; QUICK=1: few and short samples; RESUME=1: go on
@@ -26,7 +27,7 @@ sanitize = -Db_sanitize=address,undefined -Db_lundef=false
 sources = find src tests bench lab examples -name '*.[ch]'
 
 .PHONY: all deps-build deps-demo deps-test deps-bench deps-lab build build-asan build-fuzz \
-	demo test bench lab install format check-format clean
+	demo test xen-test bench lab install format check-format clean
 all: build
 
 deps-build deps-demo deps-test deps-bench deps-lab:
@@ -54,7 +55,12 @@ test: | deps-test
 	@$(MAKE) --no-print-directory build-asan
 	@$(MAKE) --no-print-directory build-fuzz
 	@scripts/guest_image.sh
+	@scripts/xen_image.sh || [ $$? -eq 77 ]
 	@/usr/bin/python3 -m pytest $(PYTEST_FLAGS)
+
+xen-test: | deps-test
+	@$(MAKE) --no-print-directory build
+	@/usr/bin/python3 -m pytest -n 0 $(PYTEST_FLAGS) tests/xen
 
 bench: | deps-bench
 	@$(MAKE) --no-print-directory build

@@ -4,12 +4,12 @@
 # Quick, and needs neither root nor a network, when nothing is missing.
 set -euo pipefail
 
-build=(gcc libc6-dev meson ninja-build pkg-config libjansson-dev libxdp-dev libbpf-dev libcmocka-dev)
+build=(gcc libc6-dev meson ninja-build pkg-config libjansson-dev libxdp-dev libbpf-dev libcmocka-dev libxen-dev)
 guest=(qemu-system-x86 busybox-static iperf3 ethtool iproute2 iputils-ping cpio python3)
 test=(clang libclang-rt-dev clang-format python3-pytest python3-pytest-xdist python3-pytest-timeout python3-scapy
-	dpdk-dev strace tcpdump spin)
+	dpdk-dev strace tcpdump spin kmod gnuplot-nox)
 bench=(dpdk-dev libdpdk-dev openvswitch-switch-dpdk vde2)
-lab=(valgrind)
+lab=(valgrind gnuplot-nox)
 
 wanted=()
 for purpose; do
