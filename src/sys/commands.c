@@ -20,6 +20,8 @@
 
 #include "port/worker.h"
 #include "sys/conf.h"
+#include "sys/log.h"
+#include "sys/pages.h"
 #include "sys/port_commands.h"
 #include "sys/show.h"
 
@@ -147,6 +149,10 @@ static int set(const struct conf_value *values, bool at_start, struct error *err
 		return fail(error, -EBUSY,
 			    "the workers run already: workers= and cpus= are set at start-up, "
 			    "before the first uplink or guest");
+	if (values[SET_PAGES].given && (!at_start || workers_count() > 0))
+		return fail(error, -EBUSY,
+			    "memory is in use already: pages= is set at start-up, before the first "
+			    "uplink or guest");
 	if (workers->given)
 		next.workers = (unsigned)workers->number;
 	if (cpus->given) {
@@ -161,6 +167,10 @@ static int set(const struct conf_value *values, bool at_start, struct error *err
 			return fail(error, -EINVAL,
 				    "vifd may not run on CPU %d, or there is none of that number",
 				    cpus->list[i]);
+	if (values[SET_PAGES].number == PAGES_4K && pages_only_small())
+		return fail(error, -errno, "pages=4k: %s", strerror(errno));
+	if (values[SET_PAGES].number == PAGES_4K)
+		log_warn("pages=4k is slow, and for measurement only");
 	if (values[SET_IDLE_SPIN].given) {
 		next.idle_spin_usec = values[SET_IDLE_SPIN].number;
 		if (workers_count() > 0)

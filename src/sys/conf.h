@@ -85,7 +85,7 @@ enum conf_command_id {
 };
 
 enum { ARG_NAME }; /* of every add, set and del */
-enum { SET_WORKERS, SET_CPUS, SET_IDLE_SPIN };
+enum { SET_WORKERS, SET_CPUS, SET_IDLE_SPIN, SET_PAGES };
 enum { BRIDGE_AGEING = ARG_NAME + 1, BRIDGE_FDB_MAX, BRIDGE_TOO_BIG };
 enum {
 	UPLINK_TAP = ARG_NAME + 1,
@@ -96,6 +96,7 @@ enum {
 	UPLINK_MTU,
 	UPLINK_OFFLOAD,
 	UPLINK_XDP_MODE,
+	UPLINK_BUFFERS,
 	UPLINK_LRO,
 	UPLINK_BO,
 	UPLINK_BRIDGE,
@@ -126,10 +127,12 @@ enum { FDB_BRIDGE, FDB_MAC, FDB_PORT };
 enum { SHOW_ONE }; /* show fdb: bridge, show stats and lro: port */
 enum { PROFILE_RESET };
 
-enum { SPOOF_OFF, SPOOF_STRICT };                                  /* choices of spoof= */
+enum { PAGES_BEST, PAGES_4K };                                     /* choices of pages= */
+enum { SPOOF_OFF, SPOOF_STRICT };                                  /* of spoof= */
 enum { TRUST_ISOLATED, TRUST_SHARED };                             /* of trust= */
 enum { CHANNEL_ZONES, CHANNEL_REMAP, CHANNEL_FLIP };               /* of channel= */
 enum { OFFLOAD_NONE, OFFLOAD_CSUM, OFFLOAD_CSUM_SG, OFFLOAD_ALL }; /* of an uplink's offload= */
+enum { BUFFERS_MTU, BUFFERS_PAGE };                                /* of buffers= */
 enum { BO_OFF, BO_ON };                                            /* of bo= */
 enum { TOO_BIG_ON, TOO_BIG_OFF };                                  /* of a bridge's too-big= */
 

@@ -31,6 +31,7 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 					  .min = 1, .max = WORKERS_MAX },
 			[SET_CPUS] = { OPTION("cpus", CONF_CPUS) },
 			[SET_IDLE_SPIN] = { OPTION("idle-spin", CONF_SPIN), .max = 1000000 },
+			[SET_PAGES] = { OPTION("pages", CONF_CHOICE), .choices = "best|4k" },
 		},
 	},
 	[CMD_BRIDGE_ADD] = {
@@ -66,6 +67,8 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 					     .choices = "none|csum|csum+sg|all" },
 			[UPLINK_XDP_MODE] = { OPTION("xdp-mode", CONF_CHOICE),
 					      .choices = "auto|native|skb" },
+			[UPLINK_BUFFERS] = { OPTION("buffers", CONF_CHOICE),
+					     .choices = "mtu|page" },
 			[UPLINK_LRO] = LRO,
 			[UPLINK_BO] = BO,
 			[UPLINK_BRIDGE] = BRIDGE,

@@ -2,11 +2,29 @@
 /* The pages that memory is on. What the functions promise is in pages.h. */
 #include "sys/pages.h"
 
-#include <stdbool.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 
 enum { SMALL_PAGE = 4096, LINE_BYTES = 512 };
+
+static bool small_only;
+
+/* The kernel then refuses transparent ones, whoever advises them; those of hugetlb are left to who
+ * would take them. */
+int pages_only_small(void)
+{
+	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+		return -errno;
+	small_only = true;
+	return 0;
+}
+
+bool pages_are_small(void)
+{
+	return small_only;
+}
 
 void pages_look(const void *addr, size_t len, struct pages *pages)
 {

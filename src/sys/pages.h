@@ -4,6 +4,7 @@
 #define VIFD_PAGES_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct pages {
@@ -11,6 +12,14 @@ struct pages {
 	size_t resident;  /* bytes */
 	size_t super;     /* of those, on superpages of either kind */
 };
+
+/*
+ * At start, before there is any memory to be shared: have the whole process do without superpages,
+ * the baseline that they are measured against (M28). 0 or -errno.
+ */
+int pages_only_small(void);
+/* Has that been asked for? */
+bool pages_are_small(void);
 
 /* Look at the mappings that [addr, addr + len) touches, whole. All zero: it cannot be told. */
 void pages_look(const void *addr, size_t len, struct pages *pages);

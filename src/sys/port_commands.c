@@ -141,6 +141,7 @@ static int uplink_new(const struct conf_value *values, struct port **port, struc
 		.mtu = (uint16_t)values[UPLINK_MTU].number,
 		.caps_mask = uplink_caps(&values[UPLINK_OFFLOAD]),
 		.xdp_mode = (enum af_xdp_mode)values[UPLINK_XDP_MODE].number,
+		.page_buffers = values[UPLINK_BUFFERS].number == BUFFERS_PAGE,
 	};
 
 	if (values[UPLINK_TAP].given) {
@@ -198,6 +199,8 @@ int uplink_add(const struct conf_value *values, json_t **result, struct error *e
 			    "offload= is for tap= and af-packet=: AF_XDP has no offloads");
 	if (!xdp && values[UPLINK_XDP_MODE].given)
 		return fail(error, -EINVAL, "xdp-mode= is for af-xdp= only");
+	if (!xdp && values[UPLINK_BUFFERS].given)
+		return fail(error, -EINVAL, "buffers= is for af-xdp= only");
 	err = port_prepare(values[ARG_NAME].text, &values[UPLINK_BRIDGE], &values[UPLINK_DIRECT],
 			   &place, error);
 	if (err)

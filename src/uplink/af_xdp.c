@@ -61,6 +61,7 @@ struct af_xdp {
 	enum af_xdp_mode asked;
 	int promiscuous; /* packet socket that keeps the interface so; -1: none */
 	bool is_veth;
+	bool page_buffers;                    /* buffers=page */
 	bool native, zero_copy, multi_buffer; /* what was got */
 	struct xdp_prog prog;
 	struct tc_burst burst; /* open: sends in place of the queues */
@@ -135,10 +136,13 @@ static int queues_open(struct af_xdp *xdp)
 	struct xsk_queue_config config = {
 		.ifname = xdp->uplink.netif.name,
 		.xdp_mode = xdp->native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE,
-		.frame_size = xdp->uplink.port.mtu <= SMALL_MTU ? XSK_FRAME_SMALL : XSK_FRAME_LARGE,
+		.frame_size = xdp->uplink.port.mtu <= SMALL_MTU && !xdp->page_buffers
+				      ? XSK_FRAME_SMALL
+				      : XSK_FRAME_LARGE,
 		.zero_copy = xdp->zero_copy,
 		.multi_buffer = xdp->multi_buffer,
 		.unfinished = !xdp->native || xdp->is_veth,
+		.zeroing = xdp->page_buffers,
 	};
 	int err = 0;
 
@@ -288,6 +292,7 @@ static int open_queues(struct uplink *uplink, const struct uplink_config *config
 	libbpf_set_print(NULL); /* what went wrong is said here */
 	libxdp_set_print(NULL);
 	xdp->asked = config->xdp_mode;
+	xdp->page_buffers = config->page_buffers;
 	xdp->promiscuous = -1;
 	xdp->prog.link_fd = -1;
 	xdp->burst.link_fd = xdp->burst.sock = -1;
@@ -305,6 +310,9 @@ static int open_queues(struct uplink *uplink, const struct uplink_config *config
 	if (err)
 		return err;
 	burst_open(xdp, netif_index(netif));
+	if (xdp->page_buffers)
+		log_warn("uplink %s: buffers=page is slow, and for measurement only",
+			 uplink->port.name);
 	for (unsigned i = 0; i < uplink->port.queues; i++) {
 		uplink->wake_fds[i] = xdp->queues[i].wake_fd;
 		uplink->port.zones[i] = &xdp->queues[i].zones;
@@ -344,6 +352,17 @@ static json_t *show_kernel(const struct af_xdp *xdp)
 			 (json_int_t)sum.tx_invalid_descs);
 }
 
+/* What is received into. What workers count meanwhile is read as it is. */
+static json_t *show_buffers(const struct af_xdp *xdp)
+{
+	uint64_t zeroed = 0;
+
+	for (unsigned i = 0; i < xdp->uplink.port.queues; i++)
+		zeroed += ((const volatile struct xsk_queue *)&xdp->queues[i])->zeroed;
+	return json_pack("{s:i, s:I}", "bytes", (int)xdp->queues[0].frame_size, "zeroed",
+			 (json_int_t)zeroed);
+}
+
 json_t *af_xdp_show(struct port *port)
 {
 	static const char *const pages[] = {
@@ -363,6 +382,7 @@ json_t *af_xdp_show(struct port *port)
 		json_array_append_new(got, json_string("tc bursts"));
 	json_object_set_new(show, "got", got);
 	json_object_set_new(show, "kernel", show_kernel(xdp));
+	json_object_set_new(show, "buffers", show_buffers(xdp));
 	return show;
 }
 

@@ -20,6 +20,7 @@ struct uplink_config {
 	uint16_t mtu;       /* set on the interface unless 0 */
 	uint32_t caps_mask; /* enum port_caps that may be used; the rest is done in software */
 	enum af_xdp_mode xdp_mode;
+	bool page_buffers; /* AF_XDP, for measurement: a page for each packet, zeroed after use */
 };
 
 struct uplink;

@@ -148,6 +148,7 @@ int xsk_queue_open(struct xsk_queue *queue, const struct xsk_queue_config *confi
 	queue->frame_size = config->frame_size;
 	queue->multi_buffer = config->multi_buffer;
 	queue->unfinished = config->unfinished;
+	queue->zeroing = config->zeroing;
 	err = frames_make(queue, config->ifname);
 	if (!err)
 		err = socket_open(queue, config);
@@ -200,6 +201,13 @@ static inline bool send_later(struct xsk_queue *queue)
 	return atomic_load_explicit(&queue->later, memory_order_relaxed);
 }
 
+/* buffers=page: as if this page were handed to somebody next, who must not see what was in it (M13). */
+static void frame_zero(struct xsk_queue *queue, unsigned frame)
+{
+	memset(queue->frames + (size_t)frame * queue->frame_size, 0, queue->frame_size);
+	queue->zeroed++;
+}
+
 /* Put a packet's frames into the fill ring, which has room for all; submit later. */
 static unsigned frames_return(struct xsk_queue *queue, const struct pkt *pkt)
 {
@@ -207,6 +215,8 @@ static unsigned frames_return(struct xsk_queue *queue, const struct pkt *pkt)
 	uint32_t at = 0;
 
 	for (unsigned frame = pkt->cookie; frame != NO_FRAME; frame = queue->next[frame]) {
+		if (unlikely(queue->zeroing))
+			frame_zero(queue, frame);
 		xsk_ring_prod__reserve(&queue->fill, 1, &at);
 		*xsk_ring_prod__fill_addr(&queue->fill, at) = (uint64_t)frame * queue->frame_size;
 		count++;

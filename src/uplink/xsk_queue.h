@@ -25,6 +25,7 @@ struct xsk_queue_config {
 	bool zero_copy;
 	bool multi_buffer; /* packets may take several frames */
 	bool unfinished;   /* checksums may arrive unfinished */
+	bool zeroing;      /* what was received into is zeroed before it is again */
 };
 
 struct xsk_queue {
@@ -35,7 +36,8 @@ struct xsk_queue {
 	struct xsk_ring_prod fill;
 	uint32_t frame_size;
 	uint8_t *frames; /* the UMEM, zones in a row: XSK_RX_FRAMES, then XSK_TX_FRAMES */
-	bool multi_buffer, unfinished;
+	bool multi_buffer, unfinished, zeroing;
+	uint64_t zeroed;              /* frames */
 	bool watched;                 /* the socket is in wake_fd */
 	unsigned bursts;              /* received since the worker last slept */
 	uint16_t next[XSK_RX_FRAMES]; /* next frame of the same packet */

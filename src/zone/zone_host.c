@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include "sys/pages.h"
+
 enum { QUOTA_MIN = 64 };
 
 static struct zone_space host;
@@ -16,5 +18,8 @@ struct zone_space *zone_host(struct error *error)
 	if (host.zones)
 		return &host;
 	quota = quota < QUOTA_MIN ? QUOTA_MIN : quota > ZONES_MAX ? ZONES_MAX : quota;
-	return zone_space_init(&host, quota, ZONE_HUGETLB, error) ? NULL : &host;
+	if (zone_space_init(&host, quota, pages_are_small() ? ZONE_SMALL_PAGES : ZONE_HUGETLB,
+			    error))
+		return NULL;
+	return &host;
 }

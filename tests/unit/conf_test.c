@@ -219,7 +219,7 @@ static void mistakes(void **state)
 				   "[spoof=off|strict] [mac=MAC] "
 				   "[lro=off|poll|every:K|usec:T|auto]" },
 		{ "set",
-		  "set: nothing to set: set [workers=N] [cpus=0,1,...] [idle-spin=auto|off|USEC]" },
+		  "set: nothing to set: set [workers=N] [cpus=0,1,...] [idle-spin=auto|off|USEC] [pages=best|4k]" },
 		{ "set cpus=0,", "set: cpus=0,: give up to 64 CPU numbers, like 0,1 or 2-5" },
 		{ "set cpus=3-1", "set: cpus=3-1: give up to 64 CPU numbers, like 0,1 or 2-5" },
 		{ "set cpus=0-64", "set: cpus=0-64: give up to 64 CPU numbers, like 0,1 or 2-5" },
@@ -321,10 +321,11 @@ static void usage(void **state)
 
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, sizeof(text));
 	assert_string_equal(
-		text, "uplink add NAME (tap=IFNAME | af-packet=IFNAME | af-xdp=IFNAME) "
-		      "[netns=NAME|PATH] [queues=N] [mtu=BYTES] [offload=none|csum|csum+sg|all] "
-		      "[xdp-mode=auto|native|skb] [lro=off|poll|every:K|usec:T|auto] "
-		      "[bo=off|on] (bridge=BRIDGE | direct=PORT)");
+		text,
+		"uplink add NAME (tap=IFNAME | af-packet=IFNAME | af-xdp=IFNAME) "
+		"[netns=NAME|PATH] [queues=N] [mtu=BYTES] [offload=none|csum|csum+sg|all] "
+		"[xdp-mode=auto|native|skb] [buffers=mtu|page] "
+		"[lro=off|poll|every:K|usec:T|auto] [bo=off|on] (bridge=BRIDGE | direct=PORT)");
 	conf_usage(&conf_commands[CMD_PROFILE], text, sizeof(text));
 	assert_string_equal(text, "profile [reset]");
 	conf_usage(&conf_commands[CMD_UPLINK_ADD], text, 8); /* cut, not overrun */
