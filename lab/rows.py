@@ -29,8 +29,8 @@ def row(ident, config, metric, unit, paper, values, **more):
 
 def bar(ident, config, metric, values, paper=None, base=None, least=None, most=None, shape=None):
     """What an experiment has to reach: the median of values is at least `least`, or at most `most`. With base, they are
-    first divided by those of another configuration, base = (name, its values): round by round, so that what drifts between rounds
-    does not count. shape: the bar is that one of report.SHAPES."""
+    first divided by those of another configuration, base = (name, its values): round by round, so that what drifts between
+    rounds does not count. shape: the bar is that one of report.SHAPES."""
     if base:
         values = [value / other for value, other in zip(values, base[1])]
     ours = summary(values)
@@ -46,12 +46,14 @@ def write_json(path, rows, bars=(), **more):
 
 def by_base(rows, base, bases=()):
     """The rows, each with the paper's figure and ours as multiples of the base's, None where there is none. base: the
-    configuration that is one, bases: {row's ID: its own}. Where the paper tells no more than a multiple, that is the row's paper_ratio."""
+    configuration that is one, bases: {row's ID: its own}. Where the paper tells no more than a multiple, that is the row's
+    paper_ratio."""
     bases = dict(bases)
     ones = {(row["id"], row["metric"]): row for row in rows if row["config"] == bases.get(row["id"], base)}
     for row in rows:
         one = ones.get((row["id"], row["metric"]))
-        yield row, row.get("paper_ratio", one and ratio(row["paper"], one["paper"])), one and ratio(row["ours"]["median"], one["ours"]["median"])
+        paper = row.get("paper_ratio", one and ratio(row["paper"], one["paper"]))
+        yield row, paper, one and ratio(row["ours"]["median"], one["ours"]["median"])
 
 
 def ratio(value, base):

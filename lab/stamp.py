@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -24,7 +25,8 @@ MUST_AGREE = ("digest", "quick", "machine")
 def digest():
     """Of everything that figures depend on."""
     total = hashlib.sha256()
-    for path in sorted([*LAB.glob("*.py"), *LAB.glob("*.[ch]"), *(ROOT / "tests" / "lib").glob("*.py"), *map(program, PROGRAMS)]):
+    sources = [*LAB.glob("*.py"), *LAB.glob("*.[ch]"), *(ROOT / "tests" / "lib").glob("*.py")]
+    for path in sorted([*sources, *map(program, PROGRAMS)], key=lambda path: path.name):
         if not path.name.startswith("report"):
             total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
@@ -32,11 +34,12 @@ def digest():
 
 def machine():
     """In words, for the report."""
-    models = {line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")}
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    models = re.findall(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
-    virtual = "hypervisor" in Path("/proc/cpuinfo").read_text()
-    return (f"{os.cpu_count()} CPUs {', '.join(sorted(models)) or platform.machine()}{', a virtual machine' if virtual else ''}, "
-            f"{memory:.0f} GiB, Linux {platform.release()}, guests by {accelerator().upper()}")
+    kind = "a virtual machine with" if re.search(r"^flags.* hypervisor", cpuinfo, re.MULTILINE) else "with"
+    return (f"{kind} {os.cpu_count()} CPUs {', '.join(sorted(set(models))) or platform.machine()}, {memory:.0f} GiB, "
+            f"Linux {platform.release()}, guests by {accelerator().upper()}")
 
 
 def commit():

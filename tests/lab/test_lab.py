@@ -1,23 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the lab makes of samples: rows, bars, table and JSON. Nothing is run or timed."""
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-LAB = Path(__file__).resolve().parents[2] / "lab"
 ROW = {"id", "config", "metric", "unit", "paper", "ours"}
-
-
-@pytest.fixture
-def lab(monkeypatch):
-    """Import a module of lab/, which has them beside each other."""
-    monkeypatch.syspath_prepend(str(LAB))
-    yield importlib.import_module
-    for name in [name for name, module in sys.modules.items() if str(LAB) in str(getattr(module, "__file__", ""))]:
-        del sys.modules[name]
 
 
 def streams(lro):
