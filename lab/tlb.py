@@ -35,6 +35,7 @@ BASE = "4k"
 # The workloads: direction and packets for tlb_path, row's ID
 WORKLOADS = {"tx 64K": ("tx", "tso", "M32"), "tx MTU": ("tx", "mtu", "M32"),
              "rx 64K": ("rx", "tso", "M36"), "rx MTU": ("rx", "mtu", "M36")}
+QUICK_WORKLOADS = ["tx 64K", "rx MTU"] # the two that the paper has figures of
 # Where packets lie: how, and within how many MiB
 PLACES = {"128 MiB": ("scattered", 128), "512 MiB": ("scattered", 512), "128 MiB in blocks": ("blocks", 128)}
 MAIN = "128 MiB"
@@ -52,8 +53,7 @@ PAPER = {("tx 64K", "each round"): 1 / 3.8, ("tx 64K", "8th round"): 1 / 3.8,
 # round. Figure 5's high-ioc by its high-ioc-sp; figure 11's MTU by its MTU-SP.
 PAPER_TIME = {"tx 64K": ("M28", 3230 / 3310), "rx MTU": ("M34", 2033 / 2301)}
 UNTRACED = {"ns/packet": "CPU time", "misses/packet": "the CPU's count"} # unit -> metric
-UNTRACED_CONFIGS = {f"{workload}, {pages}": (workload, pages) for workload in WORKLOADS for pages in PAGES}
-UNTRACED_ROUNDS = 4000
+UNTRACED_ROUNDS, SEEDS = 4000, 3
 
 # The C library copies large pieces by one instruction that valgrind takes a byte at a time: by its vector loop, then.
 TUNABLES = {"GLIBC_TUNABLES": "glibc.cpu.x86_rep_movsb_threshold=0x40000000"}
@@ -151,10 +151,14 @@ def untraced(lab, workload, pages, seed):
                     for unit, name in (("ns/packet", "cpu_nsec"), ("misses/packet", "counted")) if name in said)
 
 
-def untraced_rows(samples):
+def untraced_configs(workloads):
+    return {f"{workload}, {pages}": (workload, pages) for workload in workloads for pages in PAGES}
+
+
+def untraced_rows(workloads, samples):
     """The same with 4 KiB pages and with superpages, and these by those."""
     rows = []
-    for workload, (unit, metric) in itertools.product(WORKLOADS, UNTRACED.items()):
+    for workload, (unit, metric) in itertools.product(workloads, UNTRACED.items()):
         ident, paper = PAPER_TIME.get(workload, ("M15", None)) if unit == "ns/packet" else (WORKLOADS[workload][2], None)
         ours = {pages: [sample[unit] for sample in samples[f"{workload}, {pages}"] if unit in sample] for pages in PAGES}
         if not all(ours.values()): # this CPU has no counters
@@ -168,7 +172,7 @@ def untraced_rows(samples):
 def rows_of(place, samples):
     """A place's rows: page walks of each workload and model; and what superpages make of them, where the paper says it."""
     rows = []
-    for workload, tlb, switch in itertools.product(WORKLOADS, TLBS, SWITCHES):
+    for workload, tlb, switch in itertools.product(samples, TLBS, SWITCHES):
         ours, ident = samples[workload], WORKLOADS[workload][2]
         metric = f"{workload}, {tlb}, {switch}" + ("" if place == MAIN else f", {place}")
         for pages in PAGES:
@@ -216,23 +220,24 @@ def run(lab):
     """Run the experiment; its rows."""
     if not shutil.which("valgrind"):
         raise OSError("there is no valgrind: `scripts/install-deps.sh lab` installs it")
-    rounds, seeds = (16, 1) if lab.quick else (128, 3)
+    rounds, workloads = (16, QUICK_WORKLOADS) if lab.quick else (128, list(WORKLOADS))
     rows = []
     for place in [MAIN] if lab.quick else PLACES:
-        numbers = {workload: itertools.count(1) for workload in WORKLOADS}
-        samples = interleave(seeds, list(WORKLOADS),
+        numbers = {workload: itertools.count(1) for workload in workloads}
+        samples = interleave(SEEDS, workloads,
                              lambda workload: trace(lab, workload, place, rounds, next(numbers[workload])),
                              lambda text: lab.say(f"tlb: {place}, {text}"))
         rows += rows_of(place, samples)
         if place == MAIN:
             rows += memory_rows(samples)
             lab.bars += bars_of(samples)
-    numbers = {config: itertools.count(1) for config in UNTRACED_CONFIGS}
-    samples = interleave(3 if lab.quick else 15, list(UNTRACED_CONFIGS),
-                         lambda config: untraced(lab, *UNTRACED_CONFIGS[config], next(numbers[config])),
+    configs = untraced_configs(workloads)
+    numbers = {config: itertools.count(1) for config in configs}
+    samples = interleave(3 if lab.quick else 15, list(configs),
+                         lambda config: untraced(lab, *configs[config], next(numbers[config])),
                          lambda text: lab.say(f"tlb: untraced, {text}"))
-    rows += untraced_rows(samples)
+    rows += untraced_rows(workloads, samples)
     if not any("misses/packet" in sample for sample in itertools.chain(*samples.values())):
         lab.notes.append("This machine does not count TLB misses: they are those of the models alone.")
     lab.notes += NOTES
-    return rows + superpage_rows(seeds)
+    return rows + superpage_rows(SEEDS)

@@ -48,11 +48,11 @@ def test_bars_are_the_papers(tlb, superpages, passes):
 @pytest.mark.parametrize("counters", [True, False])
 def test_untraced_rows(tlb, counters):
     samples = {config: [tlb.Untraced({"ns/packet": 100, **({"misses/packet": 4} if counters else {})})]
-               for config in tlb.UNTRACED_CONFIGS}
+               for config in tlb.untraced_configs(tlb.WORKLOADS)}
     for workload in tlb.WORKLOADS:
         samples[f"{workload}, superpages"] = [tlb.Untraced({unit: value / 2 for unit, value in sample.items()})
                                               for sample in samples[f"{workload}, superpages"]]
-    rows = {(row["id"], row["config"], row["metric"]): row for row in tlb.untraced_rows(samples)}
+    rows = {(row["id"], row["config"], row["metric"]): row for row in tlb.untraced_rows(tlb.WORKLOADS, samples)}
     assert len(rows) == len(tlb.WORKLOADS) * 3 * (1 + counters)
     assert rows["M34", "superpages", "rx MTU, CPU time: by 4k"]["ours"]["median"] == 0.5
     assert rows["M34", "superpages", "rx MTU, CPU time: by 4k"]["paper"] == 2033 / 2301
