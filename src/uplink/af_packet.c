@@ -26,7 +26,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 
@@ -39,13 +38,9 @@
 #define PACKET_FANOUT_FLAG_IGNORE_OUTGOING 0x4000
 #endif
 
-enum { HUGE_PAGE = 2 << 20 };
-
 struct af_packet {
 	struct uplink uplink; /* first */
 	struct packet_link link;
-	uint8_t *arenas; /* of all queues */
-	size_t arenas_len;
 	struct packet_queue queues[PORT_QUEUES_MAX];
 };
 
@@ -108,33 +103,14 @@ static uint32_t kernel_caps(void)
 	return caps;
 }
 
-/* Arenas of all queues in one mapping, on huge pages where the kernel has them. */
-static int queues_init(struct af_packet *packet)
-{
-	size_t wanted = (size_t)packet->uplink.port.queues * PACKET_ARENA_SIZE;
-	uint8_t *start;
-
-	packet->arenas_len = (wanted + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
-	packet->arenas = mmap(NULL, packet->arenas_len, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (packet->arenas == MAP_FAILED) {
-		packet->arenas = NULL;
-		return -errno;
-	}
-	start = packet->arenas + (-(uintptr_t)packet->arenas & (HUGE_PAGE - 1));
-	madvise(start, packet->arenas_len - HUGE_PAGE, MADV_HUGEPAGE);
-	for (unsigned i = 0; i < packet->uplink.port.queues; i++)
-		packet_queue_init(&packet->queues[i], start + (size_t)i * PACKET_ARENA_SIZE,
-				  &packet->link);
-	return 0;
-}
-
 static int open_queues(struct uplink *uplink, const struct uplink_config *config,
 		       struct error *error)
 {
 	struct af_packet *packet = (struct af_packet *)uplink;
 	int err = uplink_must_exist(uplink, error);
 
+	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
+		packet_queue_init(&packet->queues[i], &packet->link);
 	if (err)
 		return err;
 	if (!netif_is_ethernet(&uplink->netif))
@@ -143,13 +119,13 @@ static int open_queues(struct uplink *uplink, const struct uplink_config *config
 	packet->link.ifname = uplink->netif.name;
 	uplink->port.poll_is_syscall = true;
 	uplink->port.caps = config->caps_mask & kernel_caps();
-	if (queues_init(packet))
-		return fail(error, -ENOMEM, "out of memory");
 	err = uplink_set_up(uplink, config, error); /* first: sockets complain if it is down */
 	if (!err)
 		err = queues_open(packet, netif_index(&uplink->netif), error);
-	for (unsigned i = 0; i < uplink->port.queues; i++)
+	for (unsigned i = 0; i < uplink->port.queues && !err; i++) {
 		uplink->wake_fds[i] = packet->queues[i].fd;
+		err = uplink_recv_bufs(uplink, i, &packet->queues[i].bufs, error);
+	}
 	return err;
 }
 
@@ -157,11 +133,10 @@ static void close_queues(struct uplink *uplink)
 {
 	struct af_packet *packet = (struct af_packet *)uplink;
 
-	if (!packet->arenas)
-		return;
-	for (unsigned i = 0; i < uplink->port.queues; i++)
+	for (unsigned i = 0; i < uplink->port.queues; i++) {
 		packet_queue_close(&packet->queues[i]);
-	munmap(packet->arenas, packet->arenas_len);
+		recv_bufs_close(&packet->queues[i].bufs);
+	}
 }
 
 /* What the driver does itself; the kernel does the rest for it. */

@@ -5,16 +5,15 @@
  * Theory of operation. With PACKET_VNET_HDR each packet carries a virtio_net_hdr both ways, so that
  * 64 KiB packets with an unfinished checksum cross whole (M6, M7).
  *
- *      recvmmsg   vnet[10] | header[192] of the packet | a slot of the queue's arena
+ *      recvmmsg   vnet[10] | header[192] of the packet | buffers of the queue (recv_bufs.c)
  *      sendmmsg   vnet[10] | header[]                  | fragments, wherever they are
  *
  * One system call receives a burst and one sends a burst. Rings shared with the kernel
  * (PACKET_MMAP) would not pay: the kernel copies into them all the same, TPACKET_V3 holds packets
  * back until a block is full or some milliseconds old, and V2 needs 64 KiB for each small packet.
  *
- * A slot holds what a packet has beyond header[]; the lowest free ones are used, which are those
- * used last. How many packets are asked for depends on their size: what is read is to be still in
- * the second-level cache when it is copied.
+ * How many packets are asked for depends on their size: what is read is to be still in the
+ * second-level cache when it is copied.
  *
  * What the kernel has taken off a received frame comes beside it (PACKET_AUXDATA): the VLAN tag is
  * put back in, and a checksum that has been found good is marked so.
@@ -42,44 +41,27 @@ enum {
 	MACS_LEN = 12, /* of a frame, in front of its VLAN tag */
 	BURST_BYTES = 256 << 10,
 	ASK_MIN = 4,             /* packets asked for at once, however large they are */
-	READ_MAX = 65536 + 64,   /* behind header[]: more than a legal packet has */
 	SOCKET_BUFFER = 8 << 20, /* several bursts of 64 KiB packets */
 	SEND_IOVS = 2 * PKT_FRAGS_MAX,
 };
 
-static_assert(VLAN_LEN + READ_MAX <= PACKET_SLOT_SIZE, "a packet and room to move it fit a slot");
-static_assert(PKT_HEADER_MAX + READ_MAX > PKT_LEN_MAX,
-	      "an oversized packet can be told from one that fits");
-static_assert(PKT_BURST == 32, "free slots are bits of a word");
+static_assert((int)VLAN_LEN <= (int)RECV_ROOM, "there is room for the tag");
 static_assert(2 + PKT_FRAGS_MAX <= SEND_IOVS, "every packet can be sent");
 
 /* ---- opening and closing ---- */
 
-static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
+void packet_queue_init(struct packet_queue *queue, struct packet_link *link)
 {
-	struct packet_queue *queue = (struct packet_queue *)source;
-
-	for (unsigned i = 0; i < n; i++)
-		queue->free_slots |= 1u << pkts[i]->cookie;
-}
-
-void packet_queue_init(struct packet_queue *queue, uint8_t *arena, struct packet_link *link)
-{
-	queue->source.done = queue_done;
 	queue->fd = -1;
 	queue->link = link;
 	queue->ask = PKT_BURST;
-	queue->free_slots = UINT32_MAX;
-	queue->arena = arena;
 	for (unsigned i = 0; i < PKT_BURST; i++) {
-		struct packet_place *place = &queue->places[i];
-
-		place->iov[0].iov_len = VNET_LEN_LEGACY;
-		place->iov[1].iov_len = PKT_HEADER_MAX;
-		place->iov[2].iov_len = READ_MAX;
-		queue->msgs[i].msg_hdr.msg_iov = place->iov;
-		queue->msgs[i].msg_hdr.msg_iovlen = 3;
-		queue->msgs[i].msg_hdr.msg_control = place->control;
+		recv_place_init(&queue->places[i]);
+		queue->places[i].iov[0].iov_len = VNET_LEN_LEGACY;
+		queue->places[i].iov[1].iov_len = PKT_HEADER_MAX;
+		queue->msgs[i].msg_hdr.msg_iov = queue->places[i].iov;
+		queue->msgs[i].msg_hdr.msg_iovlen = 4;
+		queue->msgs[i].msg_hdr.msg_control = queue->controls[i].bytes;
 	}
 }
 
@@ -160,12 +142,6 @@ static void note_alive(struct packet_link *link, const struct port *port)
 		log_info("%s: its interface '%s' is up again", port->name, link->ifname);
 }
 
-/* Where a slot's part of a packet begins, with room for a VLAN tag in front. */
-static uint8_t *slot_start(const struct packet_queue *queue, unsigned slot)
-{
-	return queue->arena + (size_t)slot * PACKET_SLOT_SIZE + VLAN_LEN;
-}
-
 /*
  * Put the VLAN tag back between the addresses and what follows: of header[] and what lies behind it
  * at *rest, everything from there on moves by four bytes, *rest to the front.
@@ -206,8 +182,9 @@ static bool take_in(struct packet_queue *queue, unsigned i, struct pkt *pkt,
 {
 	struct mmsghdr *msg = &queue->msgs[i];
 	const struct tpacket_auxdata *aux = auxdata(&msg->msg_hdr);
-	unsigned slot = queue->places[i].slot, len = msg->msg_len - VNET_LEN_LEGACY;
-	uint8_t *rest = slot_start(queue, slot);
+	struct recv_place *place = &queue->places[i];
+	unsigned len = msg->msg_len - VNET_LEN_LEGACY;
+	uint8_t *rest = place->iov[2].iov_base;
 
 	if (unlikely(msg->msg_len < VNET_LEN_LEGACY + PKT_LEN_MIN)) {
 		stats->drop_runt++;
@@ -232,23 +209,27 @@ static bool take_in(struct packet_queue *queue, unsigned i, struct pkt *pkt,
 	}
 	pkt->len = len;
 	pkt->header_len = len < PKT_HEADER_MAX ? len : PKT_HEADER_MAX;
-	if (len > PKT_HEADER_MAX) {
-		pkt->frags[0] = (struct iovec){ rest, len - PKT_HEADER_MAX };
-		pkt->frag_count = 1;
-	}
 	if (unlikely(!pkt_needs_nothing(pkt) && !headers_check_offload(pkt))) {
 		stats->drop_bad_vnet_header++;
 		return false;
 	}
-	if (pkt->frag_count) {
-		pkt->source = &queue->source;
-		pkt->cookie = slot;
-		queue->free_slots &= ~(1u << slot);
-	}
+	if (len > PKT_HEADER_MAX)
+		recv_place_take(&queue->bufs, place, pkt, rest);
 	stats->recv_packets++;
 	stats->recv_bytes += len;
 	stats->recv_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
 	return true;
+}
+
+/* Make places for up to n packets. Returns how many there are. */
+static unsigned fill_places(struct packet_queue *queue, unsigned n)
+{
+	uint64_t larges = queue->bufs.larges;
+	unsigned count = 0;
+
+	while (count < n && likely(recv_place_fill(&queue->bufs, &queue->places[count], &larges)))
+		count++;
+	return count;
 }
 
 /* Take in up to n packets into pkts, of which the first are filled. Returns how many; 0 also when
@@ -256,17 +237,12 @@ static bool take_in(struct packet_queue *queue, unsigned i, struct pkt *pkt,
 static unsigned read_burst(struct packet_queue *queue, struct port *port, struct pkt **pkts,
 			   unsigned n)
 {
-	uint32_t slots = queue->free_slots;
 	int got;
 
-	for (unsigned i = 0; i < n; i++, slots &= slots - 1) {
-		struct packet_place *place = &queue->places[i];
-
-		place->slot = (unsigned)__builtin_ctz(slots);
-		place->iov[0].iov_base = pkts[i]->vnet;
-		place->iov[1].iov_base = pkts[i]->header;
-		place->iov[2].iov_base = slot_start(queue, place->slot);
-		queue->msgs[i].msg_hdr.msg_controllen = sizeof(place->control);
+	for (unsigned i = 0; i < n; i++) {
+		queue->places[i].iov[0].iov_base = pkts[i]->vnet;
+		queue->places[i].iov[1].iov_base = pkts[i]->header;
+		queue->msgs[i].msg_hdr.msg_controllen = sizeof(queue->controls[i].bytes);
 	}
 	got = recvmmsg(queue->fd, queue->msgs, n, MSG_DONTWAIT, NULL);
 	if (got > 0) {
@@ -296,12 +272,12 @@ unsigned packet_queue_recv(struct packet_queue *queue, struct port *port, struct
 {
 	struct port_stats *stats = port_stats(port);
 	struct pkt_pool *pool = &worker_self->pool;
-	unsigned slots = (unsigned)__builtin_popcount(queue->free_slots), got, count = 0;
+	unsigned got, count = 0;
 	struct pkt *dropped[PKT_BURST];
 	uint64_t bytes = 0;
 
-	n = n < queue->ask ? n : queue->ask;
-	n = pkt_pool_get(pool, pkts, n < slots ? n : slots);
+	n = fill_places(queue, n < queue->ask ? n : queue->ask);
+	n = pkt_pool_get(pool, pkts, n);
 	queue->drained = false;
 	if (unlikely(n == 0))
 		return 0; /* it waits in the socket */

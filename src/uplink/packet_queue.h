@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One queue of an AF_PACKET uplink: socket and arena. The theory of operation is in packet_queue.c. */
+/* One queue of an AF_PACKET uplink: socket and buffers. The theory of operation is in packet_queue.c. */
 #ifndef VIFD_PACKET_QUEUE_H
 #define VIFD_PACKET_QUEUE_H
 
@@ -7,12 +7,7 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
-#include "port/port.h"
-
-enum {
-	PACKET_SLOT_SIZE = 65536 + 1408, /* slots of 1500-byte packets meet in no cache set */
-	PACKET_ARENA_SIZE = PKT_BURST * PACKET_SLOT_SIZE,
-};
+#include "uplink/recv_bufs.h"
 
 /* The interface, for all its queues. */
 struct packet_link {
@@ -20,27 +15,24 @@ struct packet_link {
 	_Atomic bool lost; /* it is down or gone, as far as we have noticed */
 };
 
-/* Where recvmmsg() puts one packet. */
-struct packet_place {
-	struct iovec iov[3];
-	unsigned slot;
-	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+/* What the kernel says beside a packet. */
+struct packet_control {
+	_Alignas(struct cmsghdr) uint8_t bytes[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
 };
 
 struct packet_queue {
-	struct pkt_source source; /* first: done() finds the queue by it */
 	int fd;
 	bool drained; /* the last read found nothing: an edge will announce the next packet */
 	unsigned ask; /* how many packets to ask for */
-	uint32_t free_slots; /* a bit each */
-	uint8_t *arena;
 	struct packet_link *link;
 	struct mmsghdr msgs[PKT_BURST];
-	struct packet_place places[PKT_BURST];
+	struct recv_place places[PKT_BURST];
+	struct packet_control controls[PKT_BURST];
+	struct recv_bufs bufs;
 } __attribute__((aligned(64))); /* queues belong to different workers */
 
-/* Make ready a zeroed queue, which borrows PACKET_ARENA_SIZE bytes to receive into, and link. */
-void packet_queue_init(struct packet_queue *queue, uint8_t *arena, struct packet_link *link);
+/* Make ready a zeroed queue, which borrows link. Its bufs are the caller's to open and to close. */
+void packet_queue_init(struct packet_queue *queue, struct packet_link *link);
 /*
  * Open the socket, on an interface in the calling thread's network namespace; it receives nothing
  * until it is let in. 0 or -errno.

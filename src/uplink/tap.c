@@ -10,17 +10,12 @@
  * A packet costs one system call to take in and one to put out; everything here serves to let it
  * cost little else.
  *
- *      readv    vnet + header[192] of the packet | arena of the queue
+ *      readv    vnet + header[192] of the packet | buffers of the queue (recv_bufs.c)
  *      writev   vnet + header[]                  | fragments, wherever they are
  *
- * vnet and header[] are adjacent in struct pkt, hence two pieces, and small packets never touch the
- * arena. All headers land in the private copy at once, nothing has to be pulled.
- *
- * The arena is what a burst of payload lies in, packet behind packet, from its start again as soon
- * as everything taken from it has been let go, which is the case after each burst. Packets are thus
- * always read into the memory used last, and small ones lie close together instead of at the same
- * place in 64 KiB buffers that compete for the same cache sets. A burst ends when it has filled
- * BURST_BYTES, so that what is read is still in the second-level cache when it is copied or
+ * vnet and header[] are adjacent in struct pkt, hence one piece, and small packets need no buffer.
+ * All headers land in the private copy at once, nothing has to be pulled. A burst ends when it has
+ * read BURST_BYTES, so that what is read is still in the second-level cache when it is copied or
  * written.
  *
  * Wake-ups are edge-triggered on the descriptor: once a read has said EAGAIN, the next packet is an
@@ -42,7 +37,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -51,7 +45,7 @@
 #include "pkt/vnet.h"
 #include "port/worker.h"
 #include "sys/log.h"
-#include "uplink/netif.h"
+#include "uplink/recv_bufs.h"
 #include "uplink/uplink.h"
 
 #ifndef TUN_F_USO4 /* Linux 6.2 */
@@ -59,30 +53,18 @@
 #define TUN_F_USO6 0x40
 #endif
 
-enum {
-	BURST_BYTES = 256 << 10,
-	READ_MAX = 65536 + 64, /* behind header[]: more than a legal packet has */
-	ARENA_SIZE = BURST_BYTES + READ_MAX,
-	HUGE_PAGE = 2 << 20,
-};
-
-static_assert(PKT_HEADER_MAX + READ_MAX > PKT_LEN_MAX,
-	      "an oversized packet can be told from one that fits");
+enum { BURST_BYTES = 256 << 10 };
 
 struct tap_queue {
-	struct pkt_source source; /* first: done() finds the queue by it */
 	int fd;
-	bool drained;  /* the last read found nothing: an edge will announce the next packet */
-	bool gone;     /* the interface has been deleted */
-	unsigned lent; /* packets that reference the arena */
-	uint32_t used; /* bytes of it handed out since lent was last 0 */
-	uint8_t *arena;
+	bool drained; /* the last read found nothing: an edge will announce the next packet */
+	bool gone;    /* the interface has been deleted */
+	struct recv_place place;
+	struct recv_bufs bufs;
 } __attribute__((aligned(64))); /* queues belong to different workers */
 
 struct tap {
 	struct uplink uplink; /* first */
-	uint8_t *arenas;      /* of all queues */
-	size_t arenas_len;
 	struct tap_queue queues[PORT_QUEUES_MAX];
 };
 
@@ -195,53 +177,26 @@ static int offloads_set(struct tap *tap, uint32_t mask, struct error *error)
 	return 0;
 }
 
-static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
-{
-	struct tap_queue *queue = (struct tap_queue *)source;
-
-	queue->lent -= n;
-}
-
-/* Arenas of all queues in one mapping, on huge pages where the kernel has them. */
-static int arenas_map(struct tap *tap)
-{
-	size_t wanted = (size_t)tap->uplink.port.queues * ARENA_SIZE;
-	uint8_t *start;
-
-	tap->arenas_len = (wanted + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
-	tap->arenas = mmap(NULL, tap->arenas_len, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (tap->arenas == MAP_FAILED) {
-		tap->arenas = NULL;
-		return -errno;
-	}
-	start = tap->arenas + (-(uintptr_t)tap->arenas & (HUGE_PAGE - 1));
-	madvise(start, tap->arenas_len - HUGE_PAGE, MADV_HUGEPAGE);
-	for (unsigned i = 0; i < tap->uplink.port.queues; i++) {
-		tap->queues[i].source.done = queue_done;
-		tap->queues[i].arena = start + (size_t)i * ARENA_SIZE;
-	}
-	return 0;
-}
-
 static int open_queues(struct uplink *uplink, const struct uplink_config *config,
 		       struct error *error)
 {
 	struct tap *tap = (struct tap *)uplink;
 	int err;
 
-	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++)
+	for (unsigned i = 0; i < PORT_QUEUES_MAX; i++) {
 		tap->queues[i].fd = -1;
+		recv_place_init(&tap->queues[i].place);
+	}
 	uplink->port.poll_is_syscall = true;
-	if (arenas_map(tap))
-		return fail(error, -ENOMEM, "out of memory");
 	err = queues_open(tap, error);
 	if (!err)
 		err = offloads_set(tap, config->caps_mask, error);
 	if (!err)
 		err = uplink_set_up(uplink, config, error);
-	for (unsigned i = 0; i < uplink->port.queues; i++)
+	for (unsigned i = 0; i < uplink->port.queues && !err; i++) {
 		uplink->wake_fds[i] = tap->queues[i].fd;
+		err = uplink_recv_bufs(uplink, i, &tap->queues[i].bufs, error);
+	}
 	return err;
 }
 
@@ -252,9 +207,8 @@ static void close_queues(struct uplink *uplink)
 	for (unsigned i = 0; i < uplink->port.queues; i++) {
 		if (tap->queues[i].fd >= 0)
 			close(tap->queues[i].fd);
+		recv_bufs_close(&tap->queues[i].bufs);
 	}
-	if (tap->arenas)
-		munmap(tap->arenas, tap->arenas_len);
 }
 
 json_t *tap_show(struct port *port)
@@ -288,34 +242,27 @@ static bool take_in(struct tap_queue *queue, struct pkt *pkt, size_t len, struct
 		return false;
 	}
 	pkt->len = len;
-	pkt->header_len = len;
-	if (len > PKT_HEADER_MAX) {
-		pkt->header_len = PKT_HEADER_MAX;
-		pkt->frags[0] = (struct iovec){ queue->arena + queue->used, len - PKT_HEADER_MAX };
-		pkt->frag_count = 1;
-	}
+	pkt->header_len = len < PKT_HEADER_MAX ? len : PKT_HEADER_MAX;
 	if (unlikely(!accept_offload(pkt))) {
 		stats->drop_bad_vnet_header++;
 		return false;
 	}
-	if (pkt->frag_count) {
-		pkt->source = &queue->source;
-		queue->used += (len - PKT_HEADER_MAX + 63) & ~63u;
-		queue->lent++;
-	}
+	if (len > PKT_HEADER_MAX)
+		recv_place_take(&queue->bufs, &queue->place, pkt, queue->place.iov[2].iov_base);
 	stats->recv_packets++;
 	stats->recv_bytes += len;
 	stats->recv_gso_packets += pkt->offload.gso_type != PKT_GSO_NONE;
 	return true;
 }
 
-/* Bytes of a frame read into pkt and the free part of the arena; -1: there is none. */
+/* Bytes of a frame read into pkt and the queue's place; -1: there is none. */
 static ssize_t read_frame(struct tap_queue *queue, struct pkt *pkt)
 {
-	struct iovec iov[2] = { { pkt->vnet, VNET_LEN + PKT_HEADER_MAX },
-				{ queue->arena + queue->used, READ_MAX } };
-	ssize_t got = readv(queue->fd, iov, 2);
+	struct iovec *iov = &queue->place.iov[1];
+	ssize_t got;
 
+	iov[0] = (struct iovec){ pkt->vnet, VNET_LEN + PKT_HEADER_MAX };
+	got = readv(queue->fd, iov, 3);
 	if (likely(got >= VNET_LEN))
 		return got - VNET_LEN;
 	queue->drained = got >= 0 || errno != EINTR;
@@ -328,28 +275,31 @@ static unsigned tap_recv(struct port *port, unsigned number, struct pkt **pkts, 
 	struct tap_queue *queue = &tap_of(port)->queues[number];
 	struct port_stats *stats = port_stats(port);
 	struct pkt_pool *pool = &worker_self->pool;
-	unsigned count = 0;
+	unsigned count = 0, bytes = 0;
 
 	if (unlikely(queue->gone))
 		return 0;
-	if (queue->lent == 0)
-		queue->used = 0;
 	queue->drained = false;
-	for (unsigned reads = 0; reads < n && queue->used < BURST_BYTES; reads++) {
+	for (unsigned reads = 0; reads < n && bytes < BURST_BYTES; reads++) {
+		uint64_t larges = queue->bufs.larges;
 		struct pkt *pkt;
 
-		if (unlikely(!pkt_pool_get(pool, &pkt, 1)))
+		if (unlikely(!recv_place_fill(&queue->bufs, &queue->place, &larges) ||
+			     !pkt_pool_get(pool, &pkt, 1)))
 			break; /* it waits in the interface's queue */
 		ssize_t len = read_frame(queue, pkt);
 
-		if (len >= 0 && likely(take_in(queue, pkt, len, stats))) {
-			pkt->in_port = port->id;
-			pkts[count++] = pkt;
+		if (len < 0) {
+			pkt_pool_put(pool, &pkt, 1);
+			break;
+		}
+		bytes += len;
+		if (unlikely(!take_in(queue, pkt, len, stats))) {
+			pkt_pool_put(pool, &pkt, 1);
 			continue;
 		}
-		pkt_pool_put(pool, &pkt, 1);
-		if (len < 0)
-			break;
+		pkt->in_port = port->id;
+		pkts[count++] = pkt;
 	}
 	if (unlikely(queue->gone))
 		log_warn("%s: its interface has been deleted", port->name);

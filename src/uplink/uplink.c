@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "port/worker.h"
+#include "uplink/recv_bufs.h"
 
 static int check(const struct uplink_config *config, struct error *error)
 {
@@ -134,6 +135,16 @@ int uplink_set_up(struct uplink *uplink, const struct uplink_config *config, str
 	if (mtu < 0)
 		return mtu;
 	uplink->port.mtu = mtu < UINT16_MAX ? mtu : UINT16_MAX;
+	return 0;
+}
+
+int uplink_recv_bufs(struct uplink *uplink, unsigned queue, struct recv_bufs *bufs,
+		     struct error *error)
+{
+	if (recv_bufs_open(bufs, uplink->port.name))
+		return fail(error, -ENOMEM, "out of memory");
+	if (bufs->zones.count > 0)
+		uplink->port.zones[queue] = &bufs->zones;
 	return 0;
 }
 

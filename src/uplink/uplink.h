@@ -23,6 +23,7 @@ struct uplink_config {
 	bool page_buffers; /* AF_XDP, for measurement: a page for each packet, zeroed after use */
 };
 
+struct recv_bufs;
 struct uplink;
 
 /* One kind of uplink. All in the main thread. */
@@ -61,6 +62,10 @@ int uplink_open(const struct uplink_kind *kind, const struct uplink_config *conf
 int uplink_must_exist(const struct uplink *uplink, struct error *error);
 /* For open(): bring the interface up, set its MTU as configured, and the port's. */
 int uplink_set_up(struct uplink *uplink, const struct uplink_config *config, struct error *error);
+
+/* For open(): make the buffers that a queue receives into, to be shown to shared guests. */
+int uplink_recv_bufs(struct uplink *uplink, unsigned queue, struct recv_bufs *bufs,
+		     struct error *error);
 
 /* struct port_ops of all kinds: */
 void uplink_close(struct port *port);

@@ -2,10 +2,10 @@
 /*
  * An snet guest that looks for other guests' packets in everything that it gets to see.
  *
- * Usage: snet_spy SOCKET MARKER. Connects, maps every zone that vifd tells it of, also later ones,
- * prints "ready", and reads through all of them for the bytes of MARKER until standard input ends.
- * Its own ring is emptied and returned unread. Then prints {"zones": N, "gone": N, "found": BYTES}: the
- * zones that it was told of, and of those the ones that are no more.
+ * Usage: snet_spy SOCKET MARKER [keep]. Connects, maps every zone that vifd tells it of, also later
+ * ones, prints "ready", and reads through all of them for the bytes of MARKER until standard input
+ * ends. Its own ring is emptied and returned unread, or kept. Then prints {"zones": N, "gone": N,
+ * "found": BYTES}: the zones that it was told of, and of those the ones that are no more.
  */
 #include "snet_front.h"
 
@@ -39,10 +39,11 @@ int main(int argc, char **argv)
 {
 	static struct snet_front front;
 	struct snet_entry entry;
+	bool keep = argc == 4 && strcmp(argv[3], "keep") == 0;
 	size_t found = 0;
 	unsigned queue;
 
-	if (argc != 3)
+	if (argc != 3 && !keep)
 		return 2;
 	front_open(&front, argv[1]);
 	puts("ready");
@@ -50,8 +51,10 @@ int main(int argc, char **argv)
 	while (!input_has_ended()) {
 		while (front_read(&front, 0))
 			;
-		while (front_take(&front, &entry, &queue))
-			front_give(&front, queue, entry.id);
+		while (front_take(&front, &entry, &queue)) {
+			if (!keep)
+				front_give(&front, queue, entry.id);
+		}
 		for (unsigned i = 0; i < front.zone_count; i++)
 			found += search(&front.zones[i], argv[2]);
 		usleep(1000);

@@ -5,7 +5,7 @@
     ┌──────────────┐                 ┌────────────────────┐                 ┌──────────────┐
     │ Linux  eth0 ═╪═ vif-front ═ snet ═ p1   br0   p2 ═ snet ═ vif-front ═╪═ eth0  Linux │
     └──────────────┘                 └─────────┬──────────┘                 └──────────────┘
-      10.79.0.1/24                             └── or: tap=eth0, af-xdp=nic2     10.79.0.2/24
+      10.79.0.1/24                             └── or: tap=eth0, af-xdp=nic2 ... 10.79.0.2/24
       fd79::1/64                                                                 fd79::2/64
 
 What is sent is compared with what arrives, while programs come and go.
@@ -79,19 +79,19 @@ def start_front(folder, cleanup, request):
 
 @pytest.fixture
 def make_lan(folder, start_vifd, make_netns, start_front):
-    """far: what the second end is, see above; guest: options of `guest add`; count: of fronts; channel: theirs."""
-    def make(far="front", guest="", count=2, before=(), channel="snet"):
+    """far: what the second end is, see above, with an MTU; guest: options of `guest add`; count: of fronts; channel: theirs."""
+    def make(far="front", guest="", count=2, before=(), channel="snet", mtu=1500):
         ends = [make_netns(f"n{n}") for n in range(1, count + 1)]
         commands = [*before, "bridge add br0"]
         fronts = range(1, count + 1) if far == "front" else [1]
         for n in fronts:
             commands.append(f"guest add p{n} {channel}={folder}/p{n}.sock {guest} bridge=br0")
         if far == "tap":
-            commands.append(f"uplink add p2 tap=eth0 netns={ends[1].netns} bridge=br0")
-        if far == "af-xdp":
+            commands.append(f"uplink add p2 tap=eth0 netns={ends[1].netns} mtu={mtu} bridge=br0")
+        if far in ("af-packet", "af-xdp"):
             nics = make_netns("nics")
-            nics.run(f"ip link add nic2 type veth peer name eth0 netns {ends[1].netns}; ip link set nic2 up")
-            commands.append(f"uplink add p2 af-xdp=nic2 netns={nics.netns} bridge=br0")
+            nics.run(f"ip link add nic2 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {ends[1].netns}; ip link set nic2 up")
+            commands.append(f"uplink add p2 {far}=nic2 netns={nics.netns} bridge=br0")
         vifd = start_vifd(*commands)
         connect = "--connect" if channel == "snet" else "--vhost-user"
         started = [start_front(f"p{n}", connect, f"{folder}/p{n}.sock", "--netns", ends[n - 1].netns,

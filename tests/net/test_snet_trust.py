@@ -22,6 +22,8 @@ from net.test_snet import make_lan, start_front # pylint: disable=unused-import
 from net.test_tap import MIB, eventually, tcp_copy, udp_echo
 
 MARKER = "nobody else is to read this: 1f0a9c"
+KEEPER = "52:54:00:00:00:0c"
+LARGES = 32 # buffers of an uplink's queue for packets beyond 2 KiB (src/uplink/recv_bufs.h)
 PAIR = ["--ip", "10.79.0.{}/24", "--ip", "fd79::{}/64"]
 
 
@@ -93,15 +95,49 @@ def test_shared_touches_no_payload(make_lan):
     assert counts["linearised_packets"] == counts["segmented_packets"] == counts["checksummed_packets"] == 0
 
 
-def test_shared_receives_from_the_wire_where_it_lies(make_lan):
-    """What AF_XDP receives stays in its frames until the front end returns them."""
-    vifd, (one, two), _ = make_lan("af-xdp", "trust=shared")
+@pytest.mark.parametrize("uplink", ["tap", "af-packet", "af-xdp"])
+def test_shared_receives_from_the_wire_where_it_lies(make_lan, uplink):
+    """What an uplink receives stays in its buffers until the front end returns them."""
+    vifd, (one, two), _ = make_lan(uplink, "trust=shared")
     counts = grown(vifd, "p1", lambda: tcp_copy(two, one, "10.79.0.1", 64 * MIB))
     assert counts["referenced_packets"] > counts["send_packets"] / 2, counts
     assert eventually(lambda: vifd.ctl("show guests")[0]["references"] == 0)
     vifd.ctl("uplink del p2")
     row = vifd.ctl("show guests")[0]
     assert row["connected"] and row["breaks"] == 0 and row["references"] == 0
+
+
+@pytest.mark.parametrize("uplink", ["tap", "af-packet", "af-xdp"])
+def test_isolated_gets_a_copy_from_the_wire(make_lan, uplink):
+    vifd, (one, two), _ = make_lan(uplink, "trust=isolated")
+    counts = grown(vifd, "p1", lambda: tcp_copy(two, one, "10.79.0.1", 16 * MIB))
+    assert counts["referenced_packets"] == 0 and counts["copied_bytes"] > 16 * MIB * 0.9, counts
+
+
+@pytest.mark.parametrize("uplink", ["tap", "af-packet"])
+def test_guest_that_returns_nothing(make_lan, folder, cleanup, uplink):
+    """It keeps all large buffers of an uplink: that goes on beside its zone, and is back there when the guest is gone."""
+    vifd, (one, two), _ = make_lan(uplink, "trust=shared", mtu=60000)
+    vifd.ctl(f"guest add p3 snet={folder}/p3.sock trust=shared mtu=60000 mac={KEEPER} bridge=br0")
+    keeper = cleanup.enter_context(subprocess.Popen(
+        with_parent([BUILD / "tests" / "net" / "snet_spy", f"{folder}/p3.sock", MARKER, "keep"]), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    cleanup.callback(keeper.kill)
+    assert keeper.stdout.readline() == "ready\n"
+    frame = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in (KEEPER, two.mac("eth0"))) + b"\x88\xb5" + bytes(50000)
+    with two.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth0", 0))
+        for count in range(1, 101):
+            wire.send(frame)
+            assert eventually(lambda: vifd.stats("p3")["send_packets"] >= count)
+    stats = vifd.stats("p3")
+    assert LARGES <= stats["referenced_packets"] < LARGES + 10 and stats["copied_bytes"] > 50 * 49000, stats
+    counts = grown(vifd, "p1", lambda: tcp_copy(two, one, "10.79.0.1", 64 * MIB))
+    assert counts["copied_bytes"] > 32 * MIB and not counts["drop_no_buffers"], counts
+    keeper.kill()
+    assert eventually(lambda: vifd.ctl("show guests")[1]["references"] == 0)
+    counts = grown(vifd, "p1", lambda: tcp_copy(two, one, "10.79.0.1", 64 * MIB))
+    assert counts["referenced_packets"] > counts["send_packets"] / 2, counts
 
 
 @pytest.mark.parametrize("ring, full", [("ring=16 entry=256", True), ("", False)])
