@@ -21,6 +21,7 @@
 #include "bridge/bridge.h"
 #include "guest/snet_control.h"
 #include "guest/vhost_user.h"
+#include "guest/xen_backend.h"
 #include "port/worker.h"
 #include "sys/commands.h"
 #include "sys/ctl_socket.h"
@@ -289,6 +290,7 @@ static int run(const struct options *options, struct error *error)
 			fail(error, err, "the event loop failed: %s", strerror(-err));
 	}
 	close_ports();
+	xen_backend_close();
 	workers_stop();
 	ctl_socket_close();
 	return err;

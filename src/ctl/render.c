@@ -579,6 +579,39 @@ static void print_snet(const json_t *guest)
 	       count_of(guest, "breaks"), count_of(guest, "lingering"));
 }
 
+/* One direction of a Xen guest: what it took of Xen. */
+static void print_grants(const char *name, const json_t *costs)
+{
+	printf("  %-10s%" PRId64 " grant copies in %" PRId64 " calls, %" PRId64
+	       " pages mapped, %" PRId64 " notifications\n",
+	       name, count_of(costs, "grant_copies"), count_of(costs, "grant_calls"),
+	       count_of(costs, "grant_maps"), count_of(costs, "notifies"));
+}
+
+static void print_xen(const json_t *guest)
+{
+	const json_t *queue;
+	size_t i;
+
+	print_words("features", json_object_get(guest, "features"));
+	printf("  %-10s%s\n", "tx", text_of(guest, "tx"));
+	if (count_of(guest, "rate_bytes") > 0)
+		printf("  %-10s%" PRId64 " bytes in %" PRId64 " us, each queue\n", "rate",
+		       count_of(guest, "rate_bytes"), count_of(guest, "rate_usec"));
+	json_array_foreach (json_object_get(guest, "queues"), i, queue)
+		printf("  queue %-4zu%" PRId64 " slots with us, %" PRId64 " posted%s\n", i,
+		       count_of(queue, "sent"), count_of(queue, "posted"),
+		       json_is_true(json_object_get(queue, "stalled")) ? ", STALLED" : "");
+	if (json_is_string(json_object_get(guest, "why")))
+		printf("  %-10s%s\n",
+		       json_is_true(json_object_get(guest, "broken")) ? "BROKEN" : "why",
+		       text_of(guest, "why"));
+	print_grants("from it", json_object_get(guest, "from_guest"));
+	print_grants("to it", json_object_get(guest, "to_guest"));
+	printf("  %-10s%" PRId64 " reconnects, broken %" PRId64 " times\n", "so far",
+	       count_of(guest, "reconnects"), count_of(guest, "breaks"));
+}
+
 static void print_guests(const json_t *result, bool all)
 {
 	size_t i;
@@ -593,6 +626,8 @@ static void print_guests(const json_t *result, bool all)
 		       text_of(guest, "role"), path ? " at " : "", path ? path : "");
 		if (json_object_get(guest, "trust"))
 			print_snet(guest);
+		else if (json_object_get(guest, "domid"))
+			print_xen(guest);
 		else
 			print_vhost_user(guest);
 	}

@@ -18,6 +18,9 @@
  * Segments and linear packets come from the worker's pool and go back once they are sent: all that
  * has been sent is completed after each full burst, and earlier when the pool or the linear memory
  * runs out, since the packets of one burst may become more than these hold.
+ *
+ * Payload that is still with its sender (PKT_REMOTE) is had brought first, for the whole burst at
+ * once, unless the port takes the packet as it is.
  */
 #include "offload/offload.h"
 
@@ -165,6 +168,22 @@ static void send_segments(struct outbox *out, struct pkt *pkt)
 	pkt_put(pkt);
 }
 
+/* Have the payload brought of those packets that cannot go as they are. */
+static void fetch(const struct port *port, struct pkt **pkts, unsigned n)
+{
+	struct pkt *remote[PKT_BURST];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (pkts[i]->offload.flags & PKT_REMOTE && offload_needs(pkts[i]) & ~port->caps)
+			remote[count++] = pkts[i];
+		if (count == PKT_BURST || i + 1 == n) {
+			pkt_fetch(remote, count);
+			count = 0;
+		}
+	}
+}
+
 void offload_send(struct port *port, struct pkt **pkts, unsigned n)
 {
 	struct outbox out = {
@@ -174,12 +193,15 @@ void offload_send(struct port *port, struct pkt **pkts, unsigned n)
 		.linear = !(port->caps & PORT_CAP_SG),
 	};
 
+	fetch(port, pkts, n);
 	for (unsigned i = 0; i < n; i++) {
 		uint32_t lacks = offload_needs(pkts[i]) & ~port->caps;
 
 		if (!lacks) {
 			out.stats->passed_packets++;
 			outbox_add(&out, pkts[i]);
+		} else if (unlikely(pkts[i]->offload.flags & PKT_REMOTE)) {
+			refuse(&out, pkts[i]);
 		} else if (pkts[i]->offload.gso_type != PKT_GSO_NONE && lacks != PORT_CAP_SG) {
 			send_segments(&out, pkts[i]);
 		} else if (lacks & PORT_CAP_SG) {

@@ -13,6 +13,8 @@ static inline uint32_t offload_needs(const struct pkt *pkt)
 {
 	uint32_t needs = pkt->frag_count + (pkt->header_len > 0) > 1 ? PORT_CAP_SG : 0;
 
+	static_assert((int)PKT_REMOTE == (int)PORT_CAP_REMOTE, "the one needs the other");
+	needs |= pkt->offload.flags & PKT_REMOTE;
 	if (likely(pkt_needs_nothing(pkt)))
 		return needs;
 	needs |= PORT_CAP_CSUM;

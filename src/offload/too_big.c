@@ -268,6 +268,9 @@ static bool send_answer(struct port *port, struct port *in, struct pkt *pkt, uin
 	uint32_t room = (ipv6 ? IPV6_MTU_MIN : IPV4_ANSWER_MAX) - hlen;
 	struct pkt *answer;
 
+	pkt_fetch(&pkt, 1); /* it is quoted */
+	if (pkt->offload.flags & PKT_REMOTE)
+		return false;
 	if (pkt_pool_get(&worker_self->pool, &answer, 1) == 0)
 		return false;
 	memcpy(answer->header, frame + 6, 6);

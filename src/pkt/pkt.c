@@ -80,6 +80,20 @@ void pkt_pool_put(struct pkt_pool *pool, struct pkt **pkts, unsigned n)
 	pool->free_count += n;
 }
 
+void pkt_fetch(struct pkt **pkts, unsigned n)
+{
+	for (unsigned from = 0, to; from < n; from = to) {
+		struct pkt_source *source = pkts[from]->source;
+
+		to = from + 1;
+		if (!(pkts[from]->offload.flags & PKT_REMOTE))
+			continue;
+		while (to < n && pkts[to]->source == source && pkts[to]->offload.flags & PKT_REMOTE)
+			to++;
+		source->fetch(source, pkts + from, to - from);
+	}
+}
+
 void pkt_copy_out(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len)
 {
 	uint8_t *to = buf;
@@ -120,6 +134,11 @@ bool pkt_pull(struct pkt *pkt, unsigned want)
 		return true;
 	if (want > PKT_HEADER_MAX || want > pkt->len)
 		return false;
+	if (unlikely(pkt->offload.flags & PKT_REMOTE)) {
+		pkt_fetch(&pkt, 1);
+		if (pkt->offload.flags & PKT_REMOTE)
+			return false;
+	}
 
 	unsigned first = 0; /* fragments used up */
 

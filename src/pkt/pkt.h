@@ -46,6 +46,7 @@ enum pkt_offload_flags {
 	PKT_CSUM_VALID = 2,   /* L4 checksum found good by someone we trust, which no guest is */
 	PKT_GSO_ECN = 4,      /* TCP GSO packet carries CWR: only the first segment keeps it */
 	PKT_GSO_FIXED_ID = 8, /* segments of an IPv4 GSO packet keep its ID: it does not count up */
+	PKT_REMOTE = 64,      /* payload is still with the sender: see pkt_fetch() */
 };
 
 enum pkt_gso_type { PKT_GSO_NONE = 0, PKT_GSO_TCPV4 = 1, PKT_GSO_TCPV6 = 4, PKT_GSO_UDP = 5 };
@@ -65,9 +66,12 @@ struct pkt;
  * done: n (1..) packets of this source are no longer referenced; called once for all of a burst
  *       that leave together, on the worker that received them, in any order. The packets return to
  *       the pool afterwards: keep no pointer.
+ * fetch: for pkt_fetch(): bring the payload of n packets to where their fragments say it is, and
+ *       clear PKT_REMOTE of those that could be had. NULL: it makes no such packets.
  */
 struct pkt_source {
 	void (*done)(struct pkt_source *source, struct pkt **pkts, unsigned n);
+	void (*fetch)(struct pkt_source *source, struct pkt **pkts, unsigned n);
 };
 
 struct pkt {
@@ -172,6 +176,15 @@ static inline void pkt_copy_facts(struct pkt *to, const struct pkt *from)
 	to->payload_off = from->payload_off;
 	to->l4_proto = from->l4_proto;
 }
+
+/*
+ * Payload may be left with its sender until it is known who wants it (M11): a packet with PKT_REMOTE
+ * has header[] and fragments as any other, but what these point at is not there yet. port_send() has
+ * it brought for ports that cannot take it from its sender themselves, so that nobody else need
+ * know. This brings it, at once for runs of packets of one source. What keeps PKT_REMOTE cannot be
+ * had: to be dropped.
+ */
+void pkt_fetch(struct pkt **pkts, unsigned n);
 
 /* Copy frame bytes [off, off + len) to buf. The range must lie within the packet. */
 void pkt_copy_out(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len);

@@ -34,6 +34,7 @@ enum port_caps {
 	PORT_CAP_TSO6 = 1 << 3,
 	PORT_CAP_TSO_ECN = 1 << 4,
 	PORT_CAP_USO = 1 << 5,
+	PORT_CAP_REMOTE = 1 << 6, /* PKT_REMOTE */
 };
 
 /*
@@ -86,6 +87,8 @@ struct port_ops {
 	  "were sent here")                                                                        \
 	X(referenced_packets, "packets put out as they lie, the payload not copied (snet)")        \
 	X(copied_bytes, "bytes of payload copied into the memory of a guest")                      \
+	X(grant_copies, "copies from and to a guest's pages that Xen was asked for (xen)")         \
+	X(grant_calls, "system calls for those (xen)")                                             \
 	X(wakeups, "wake-ups by the port (kick, readable descriptor)")                             \
 	X(doorbells, "wake-ups given to the port (call)")                                          \
 	X(drop_runt, "received: shorter than an Ethernet header")                                  \
@@ -110,6 +113,7 @@ struct port_ops {
 	X(drop_offload_failed,                                                                     \
 	  "sent: refused, needs an offload that could not be done in software")                    \
 	X(drop_queue_full, "sent: the device's queue is full")                                     \
+	X(drop_unwanted_multicast, "sent: multicast that the guest has not asked for (xen)")       \
 	X(drop_device_error, "sent: the device refused the packet")
 
 struct port_stats {

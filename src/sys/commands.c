@@ -45,7 +45,7 @@ static command_fn *const functions[CMD_COUNT] = {
 	[CMD_UPLINK_SET] = uplink_set, [CMD_SHOW_LRO] = lro_show,     [CMD_UPLINK_DEL] = uplink_del,
 	[CMD_GUEST_ADD] = guest_add,   [CMD_GUEST_SET] = guest_set,   [CMD_GUEST_DEL] = guest_del,
 	[CMD_FDB_ADD] = fdb_add,       [CMD_FDB_DEL] = fdb_del,       [CMD_SHOW_FDB] = fdb_show,
-	[CMD_SHOW_STATS] = stats_show, [CMD_PROFILE] = profile,
+	[CMD_SHOW_STATS] = stats_show, [CMD_PROFILE] = profile,       [CMD_XEN] = xen_serve,
 };
 
 /* Those that take no argument and cannot fail. */

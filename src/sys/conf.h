@@ -68,6 +68,7 @@ enum conf_command_id {
 	CMD_GUEST_ADD,
 	CMD_GUEST_SET,
 	CMD_GUEST_DEL,
+	CMD_XEN,
 	CMD_FDB_ADD,
 	CMD_FDB_DEL,
 	CMD_SHOW_BRIDGES,
@@ -123,6 +124,7 @@ enum {
 	GUEST_DIRECT
 };
 enum { GUEST_SET_ISOLATED = ARG_NAME + 1, GUEST_SET_SPOOF, GUEST_SET_MAC, GUEST_SET_LRO };
+enum { XEN_BRIDGE, XEN_TX, XEN_QUEUES, XEN_MTU, XEN_SPOOF, XEN_ISOLATED };
 enum { FDB_BRIDGE, FDB_MAC, FDB_PORT };
 enum { SHOW_ONE }; /* show fdb: bridge, show stats and lro: port */
 enum { PROFILE_RESET };

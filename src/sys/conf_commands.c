@@ -135,6 +135,19 @@ const struct conf_command conf_commands[CMD_COUNT] = {
 		.help = "remove a guest's interface and its socket",
 		.args = { [ARG_NAME] = NAME("NAME") },
 	},
+	[CMD_XEN] = {
+		.words = "xen",
+		.help = "serve the network interfaces of Xen guests",
+		.args = {
+			[XEN_BRIDGE] = { OPTION("bridge", CONF_NAME), .required = true,
+					 .shown = "BRIDGE" },
+			[XEN_TX] = { OPTION("tx", CONF_CHOICE), .choices = "copy|header|map" },
+			[XEN_QUEUES] = QUEUES,
+			[XEN_MTU] = MTU,
+			[XEN_SPOOF] = SPOOF,
+			[XEN_ISOLATED] = SWITCH("isolated"),
+		},
+	},
 	[CMD_FDB_ADD] = {
 		.words = "fdb add",
 		.help = "pin an address to a port",

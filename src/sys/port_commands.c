@@ -14,6 +14,7 @@
 
 #include "guest/snet_control.h"
 #include "guest/vhost_user.h"
+#include "guest/xen_backend.h"
 #include "port/worker.h"
 #include "snet/snet_ring.h"
 #include "sys/commands.h"
@@ -349,6 +350,10 @@ int guest_del(const struct conf_value *values, json_t **result, struct error *er
 
 	if (!port)
 		return -ENOENT;
+	if (xen_is_guest(port))
+		return fail(error, -EINVAL,
+			    "'%s' is there because Xen says so ('xl network-detach' ends it)",
+			    port->name);
 	port_remove(port);
 	return 0;
 }
@@ -389,4 +394,53 @@ int guest_set(const struct conf_value *values, json_t **result, struct error *er
 	}
 	workers_resume();
 	return err ? err : lro_change(port, &values[GUEST_SET_LRO], NULL, error);
+}
+
+/* ---- Xen ---- */
+
+#ifdef VIFD_XEN
+static const struct xen_ops *const xen_libs = &xen_libs_ops;
+#else
+static const struct xen_ops *const xen_libs; /* built without them */
+#endif
+
+static char xen_bridge[PORT_NAME_MAX]; /* of the guests for which Xen names none that exists */
+
+static int xen_join(struct port *port, const char *name, struct error *error)
+{
+	struct bridge *named = name ? bridge_by_name(name) : NULL;
+	struct place place = { .bridge = named ? named : bridge_find(xen_bridge, error) };
+
+	worker_attach(port);
+	return port_join(port, &place, place.bridge ? 0 : -ENOENT, error);
+}
+
+int xen_serve(const struct conf_value *values, json_t **result, struct error *error)
+{
+	static const enum xen_tx_mode modes[] = { XEN_TX_COPY, XEN_TX_HEADER, XEN_TX_MAP };
+	const struct conf_value *queues = &values[XEN_QUEUES], *mtu = &values[XEN_MTU];
+	struct xen_backend_config config = {
+		.ops = xen_libs,
+		.tx_mode = modes[values[XEN_TX].number],
+		.queues = queues->given ? (unsigned)queues->number : 1,
+		.mtu = mtu->given ? (uint16_t)mtu->number : GUEST_DEFAULT_MTU,
+		.spoof_strict = values[XEN_SPOOF].number == SPOOF_STRICT,
+		.isolated = values[XEN_ISOLATED].number,
+		.join = xen_join,
+		.leave = port_remove,
+	};
+	int err;
+
+	if (!config.ops)
+		return fail(error, -ENOTSUP, "vifd was built without Xen's libraries");
+	if (xen_backend_is_open())
+		return fail(error, -EBUSY, "Xen's guests are served already, on bridge '%s'",
+			    xen_bridge);
+	if (!bridge_find(values[XEN_BRIDGE].text, error))
+		return -ENOENT;
+	err = command_start_workers(error);
+	if (err)
+		return err;
+	snprintf(xen_bridge, sizeof(xen_bridge), "%s", values[XEN_BRIDGE].text);
+	return xen_backend_open(&config, error);
 }

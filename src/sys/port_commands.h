@@ -13,7 +13,7 @@
  * unless replaced. */
 typedef int command_fn(const struct conf_value *values, json_t **result, struct error *error);
 
-command_fn uplink_add, uplink_set, uplink_del, guest_add, guest_set, guest_del;
+command_fn uplink_add, uplink_set, uplink_del, guest_add, guest_set, guest_del, xen_serve;
 
 /* commands.c: the bridge of that name. NULL, and a sentence: there is none. */
 struct bridge *bridge_find(const char *name, struct error *error);

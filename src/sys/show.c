@@ -17,6 +17,7 @@
 #include "guest/snet.h"
 #include "guest/snet_control.h"
 #include "guest/vhost_user.h"
+#include "guest/xen_backend.h"
 #include "port/worker.h"
 #include "sys/conf.h"
 #include "sys/pages.h"
@@ -188,6 +189,13 @@ json_t *show_uplinks(void)
 	return list;
 }
 
+static json_t *guest_json(struct port *port)
+{
+	if (port->ops == &snet_port_ops)
+		return snet_show(port);
+	return xen_is_guest(port) ? xen_show(port) : vhost_user_show(port);
+}
+
 json_t *show_guests(void)
 {
 	json_t *list = json_array();
@@ -195,8 +203,7 @@ json_t *show_guests(void)
 	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
 		if (port->uplink)
 			continue;
-		json_array_append_new(list, port->ops == &snet_port_ops ? snet_show(port)
-									: vhost_user_show(port));
+		json_array_append_new(list, guest_json(port));
 	}
 	return list;
 }
@@ -215,7 +222,7 @@ json_t *show_memory(void)
 	for (struct port *port = port_next(NULL); port; port = port_next(port)) {
 		if (port->ops == &snet_port_ops)
 			snet_show_memory(port, list);
-		else if (!port->uplink)
+		else if (!port->uplink && !xen_is_guest(port))
 			vhost_user_show_memory(port, list);
 		for (unsigned i = 0; port->uplink && i < port->queues; i++) {
 			const struct zone_group *zones = port->zones[i];
