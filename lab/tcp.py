@@ -131,7 +131,7 @@ class Connection:
             end.setblocking(True)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(verbs[0] == "ping"))
-        self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb == "read" else size)
+        self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb in ("read", "discard") else size)
                          for end, verb, conn in ((sink, verbs[1], accepted), (source, verbs[0], self.conn))}
         accepted.close()
 

@@ -3,7 +3,9 @@
  * One end of a TCP connection, made by who starts this and inherited as a descriptor.
  *
  *      tcp_end write FD SIZE     write SIZE bytes at a time, without end
+ *      tcp_end sendfile FD SIZE  the same from a file, by reference
  *      tcp_end read FD SIZE      read up to SIZE bytes at a time, to the end
+ *      tcp_end discard FD SIZE   the same, but let the kernel throw them away
  *      tcp_end ping FD SIZE      write SIZE bytes, wait for as many, again and again
  *      tcp_end echo FD SIZE      the other end of that
  *
@@ -16,6 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { SIZE_MAX_BYTES = 1 << 20 };
@@ -36,9 +41,19 @@ static bool write_all(int fd, size_t size)
 	return true;
 }
 
-static bool read_some(int fd, size_t size, size_t *got)
+static bool send_file(int fd, int file, size_t size)
 {
-	ssize_t len = read(fd, buffer, size);
+	for (off_t at = 0; at < (off_t)size;) {
+		if (sendfile(fd, file, &at, size - at) <= 0 && errno != EINTR)
+			return false;
+	}
+	return true;
+}
+
+/* flags: MSG_TRUNC for what nobody wants to see */
+static bool read_some(int fd, size_t size, int flags, size_t *got)
+{
+	ssize_t len = recv(fd, buffer, size, flags);
 
 	*got = len > 0 ? len : 0;
 	return len > 0 || (len < 0 && errno == EINTR);
@@ -47,7 +62,7 @@ static bool read_some(int fd, size_t size, size_t *got)
 static bool read_all(int fd, size_t size)
 {
 	for (size_t done = 0, got; done < size; done += got) {
-		if (!read_some(fd, size - done, &got))
+		if (!read_some(fd, size - done, 0, &got))
 			return false;
 	}
 	return true;
@@ -60,14 +75,24 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	if (fd < 0 || size == 0 || size > sizeof(buffer)) {
-		fprintf(stderr, "usage: tcp_end write|read|ping|echo FD SIZE\n");
+		fprintf(stderr, "usage: tcp_end write|sendfile|read|discard|ping|echo FD SIZE\n");
 		return EXIT_FAILURE;
 	}
 	if (strcmp(argv[1], "write") == 0) {
 		while (write_all(fd, size))
 			;
 	} else if (strcmp(argv[1], "read") == 0) {
-		while (read_some(fd, size, &got))
+		while (read_some(fd, size, 0, &got))
+			;
+	} else if (strcmp(argv[1], "discard") == 0) {
+		while (read_some(fd, size, MSG_TRUNC, &got))
+			;
+	} else if (strcmp(argv[1], "sendfile") == 0) {
+		int file = memfd_create("sendfile", MFD_CLOEXEC);
+
+		if (file < 0 || !write_all(file, size))
+			return EXIT_FAILURE;
+		while (send_file(fd, file, size))
 			;
 	} else if (strcmp(argv[1], "ping") == 0) {
 		while (write_all(fd, size) && read_all(fd, size))
