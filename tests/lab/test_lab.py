@@ -11,7 +11,7 @@ def streams(lro):
     """Two rounds of every configuration: off is 100, the others are better by their place."""
     samples = {}
     for place, config in enumerate(lro.CONFIGS):
-        figures = {"throughput": 100 if config == lro.BASE else 100 * place}
+        figures = {"throughput": 100 if config == lro.BASE else 100 * place, "cycles/byte total": 9 if config == lro.BASE else 5}
         if config not in lro.NATIVE:
             cycles = 1 if config == lro.BASE else 0.44
             figures.update({"cycles/byte driver": cycles * 1.1, "cycles/byte vifd": cycles, "cycles/byte guest": 2, "LRO rate": 19})
@@ -60,7 +60,7 @@ def test_lro_rows_and_bars(lab, tmp_path):
     ours, bars = [], []
     for letter in "ab":
         ours += lro.rows_of(letter, *samples)
-        bars += lro.bars_of(letter, *samples)
+        bars += lro.bars_of(letter, *samples, lambda bar, text, profile: bar.update(why=text, profile=profile))
     rows.write_json(tmp_path / "lro.json", ours, bars)
     written = json.loads((tmp_path / "lro.json").read_text())
     assert all(ROW <= set(row) for row in written["rows"])
@@ -72,6 +72,8 @@ def test_lro_rows_and_bars(lab, tmp_path):
     passed = {(bar["id"], bar["metric"]): bar["pass"] for bar in written["bars"]}
     assert passed["A8a", "throughput"] and passed["A11b", "TCP_RR"] and passed["A13a", "cycles/byte guest"]
     assert passed["A9a", "cycles/byte driver"] and passed["A9b", "cycles/byte vifd"] and not passed["A10a", "LRO rate"]
+    total = next(bar for bar in written["bars"] if bar["id"] == "A9a" and bar["metric"] == "cycles/byte total")
+    assert not total["pass"] and total["shape"] == "DA/off" and total["profile"]["DA"]["total"] == 5
 
 
 # What callgrind writes: names in full once, then by number; costs of a call belong to who is called.
