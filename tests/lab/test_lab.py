@@ -126,10 +126,13 @@ def test_seth_rows_and_bars(lab, tmp_path, cycles, copied, passes):
                            {"VETH": 1, "SETH-isolated": 1, "SETH-shared": copied})
     taken = {(letter, what, size): samples for letter in seth.FARS for what in ("send", "receive")
              for size in (*seth.SIZES, 1500)} | {(letter, "ping", seth.PING): samples for letter in seth.FARS}
-    bars = seth.bars_of(taken)
-    assert all(bar["pass"] for bar in bars) is passes
+    bars = seth.bars_of(taken, lambda bar, text, profile: bar.update(why=text, profile=profile))
+    shapes = [bar for bar in bars if bar["shape"]]
+    assert [(bar["id"], bar["paper"], bar["pass"]) for bar in shapes] == [("S21w", 0.773, False), ("S23w", 0.797, False)] # totals are equal
+    assert shapes[0]["profile"]["VETH"]["driver"] == 1
+    assert all(bar["pass"] for bar in bars if not bar["shape"]) is passes
     if cycles == 0.65: # too much of the driver's CPU for 64 KiB, not for 1500 B
-        assert {bar["metric"] for bar in bars if not bar["pass"]} == {f"cycles/byte driver, {what} 64 KiB" for what in ("send", "receive")}
+        assert {bar["metric"] for bar in bars if not bar["pass"] and not bar["shape"]} == {f"cycles/byte driver, {what} 64 KiB" for what in ("send", "receive")}
     counted = {config: dict.fromkeys(lab("misses").NAMES, [2, 2]) for config in seth.VIFDS}
     rows.write_json(tmp_path / "seth.json", seth.rows_of(taken) + seth.rows_of_misses(counted), bars)
     written = json.loads((tmp_path / "seth.json").read_text())["rows"]
