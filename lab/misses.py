@@ -13,7 +13,7 @@ import re
 import subprocess
 
 EVENTS = ("ILmr", "DLmr", "DLmw") # misses of the last level; all reads and writes
-CACHES = ("--I1=32768,8,64", "--D1=32768,8,64", "--LL=2097152,8,64") # the paper's second level: 2 MiB
+CACHES = ("--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=2097152,8,64") # the paper's second level: 2 MiB
 
 # Source file or function -> component; the first that matches.
 COMPONENTS = (
@@ -27,9 +27,9 @@ COMPONENTS = (
 NAMES = [name for name, _ in COMPONENTS]
 
 
-def command(out):
-    """What vifd is started with, to write its dumps to OUT.N."""
-    return ["valgrind", "-q", "--tool=callgrind", "--cache-sim=yes", *CACHES, f"--callgrind-out-file={out}"]
+def command(out, *simulated):
+    """What vifd is started with, to write its dumps to OUT.N. simulated: options of the caches, none: there are none."""
+    return ["valgrind", "-q", "--tool=callgrind", *simulated, f"--callgrind-out-file={out}"]
 
 
 def control(pid, what):
@@ -43,14 +43,14 @@ def component(file, function):
     return next(name for name, pattern in COMPONENTS if pattern.search(f"{file} {function}"))
 
 
-def by_component(text):
-    """Misses of the last level in a dump of callgrind; a call's are counted in who is called."""
+def by_component(text, counted=EVENTS):
+    """Sums of these events in a dump of callgrind; a call's are counted in who is called."""
     names, where = {"f": {}, "n": {}}, {"fl": "", "fn": ""}
     sums, columns, called = dict.fromkeys(NAMES, 0), [], False
     for line in text.splitlines():
         if line.startswith("events:"):
             events = line.split()[1:]
-            columns = [events.index(event) for event in EVENTS]
+            columns = [events.index(event) for event in counted]
         elif match := re.match(r"(c?)(fl|fi|fe|fn)=\((\d+)\)(?: (.*))?", line):
             calls, kind, number, name = match.groups()
             table = names["n" if kind == "fn" else "f"]

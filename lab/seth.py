@@ -211,7 +211,7 @@ def count_misses(lab, config, rounds):
     counted = {name: [] for name in misses.NAMES}
     with ExitStack() as stack:
         out = lab.folder / f"{config}.callgrind"
-        host = Vif(lab.folder, stack, config, 9, None, wrapper=misses.command(out))
+        host = Vif(lab.folder, stack, config, 9, None, wrapper=misses.command(out, *misses.CACHES))
         host.set_frames(True)
         with Connection(host.ends["b"], host.ends["a"], host.address("a"), ("write", "read"), LARGE) as connection:
             time.sleep(1)
