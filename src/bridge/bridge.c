@@ -277,7 +277,24 @@ static struct flow *flow_slot(struct flow_cache *cache, struct flow_key key)
 
 static_assert(FLOWS == 1 << (64 - 58), "flow_slot() takes the top bits");
 
-/* Pass 1. Returns the verdict if all packets have the same, 0 otherwise. */
+/* Of n packets, at least one: how many in front are of the first one's flow, whose key is given. */
+static unsigned flow_length(struct pkt **pkts, struct flow_key key, unsigned n)
+{
+	unsigned i = 1;
+
+	for (; i < n; i++) {
+		uint64_t low;
+		uint32_t high;
+
+		memcpy(&low, pkts[i]->header, 8);
+		memcpy(&high, pkts[i]->header + 8, 4);
+		if (((low ^ key.low) | (high ^ (uint32_t)key.high)) != 0)
+			break;
+	}
+	return i;
+}
+
+/* Pass 1. Returns the verdict if all packets have the same, otherwise 0, and each one's. */
 static unsigned judge_burst(struct port *in, struct pkt **pkts, uint16_t *verdicts, unsigned n)
 {
 	struct flow_cache *cache = &flow_caches[worker_self->id];
@@ -288,24 +305,23 @@ static unsigned judge_burst(struct port *in, struct pkt **pkts, uint16_t *verdic
 		(uint64_t)atomic_load_explicit(&bridge->fdb.generation, memory_order_acquire)
 			<< 32 |
 		now;
-	struct flow_key last = { 0 };
 	unsigned verdict = 0, mixed = 0;
 
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0, end; i < n; i = end) {
 		struct flow_key key = flow_key_of(in, pkts[i]);
+		struct flow *flow = flow_slot(cache, key);
 
-		if (unlikely(!flow_key_equal(key, last))) {
-			struct flow *flow = flow_slot(cache, key);
-
-			if (unlikely(!flow_key_equal(key, flow->key) || flow->epoch != epoch)) {
-				flow->verdict = judge(bridge, in, pkts[i]->header, now);
-				flow->key = key;
-				flow->epoch = epoch;
-			}
-			verdict = flow->verdict;
-			last = key;
+		if (unlikely(!flow_key_equal(key, flow->key) || flow->epoch != epoch)) {
+			flow->verdict = judge(bridge, in, pkts[i]->header, now);
+			flow->key = key;
+			flow->epoch = epoch;
 		}
-		verdicts[i] = verdict;
+		verdict = flow->verdict;
+		end = i + flow_length(pkts + i, key, n - i);
+		if (i == 0 && end == n)
+			return verdict;
+		for (unsigned j = i; j < end; j++)
+			verdicts[j] = verdict;
 		mixed |= verdict ^ verdicts[0];
 	}
 	return mixed ? 0 : verdict;
@@ -322,11 +338,12 @@ static void drop(struct port *in, unsigned verdict, struct pkt **pkts, unsigned 
 
 uint32_t bridge_takes(struct port *in, struct pkt *pkt)
 {
-	uint16_t verdict;
+	uint16_t same;
+	unsigned verdict;
 
 	if (!in->bridge)
 		return 0;
-	judge_burst(in, &pkt, &verdict, 1);
+	verdict = judge_burst(in, &pkt, &same, 1);
 	return verdict < PORTS_MAX ? port_by_id(verdict)->caps : 0;
 }
 
