@@ -201,6 +201,7 @@ int snet_start(struct snet *snet, struct snet_session *session)
 	snet->session = session;
 	for (unsigned i = 0; i < session->queue_count && !ret; i++) {
 		session->queues[i].worker = worker_by_id(i);
+		snet_rx_start(snet, &session->queues[i], snet->own[i]);
 		ret = worker_watch(&snet->port, i, session->queues[i].kick_fd);
 	}
 	if (ret)
@@ -274,7 +275,7 @@ static unsigned snet_recv(struct port *port, unsigned number, struct pkt **pkts,
 		return 0;
 	if (queue->tell_done)
 		tell_done(snet, queue);
-	snet_rx_take_back(snet, queue);
+	snet_rx_poll(snet, queue);
 	return snet_tx_take(snet, queue, pkts, n);
 }
 
@@ -287,8 +288,7 @@ static void snet_send(struct port *port, struct pkt **pkts, unsigned n)
 		snet_rx_put(snet, queue, pkts, n);
 	else
 		port_stats(port)->drop_not_ready += n;
-	for (unsigned i = 0; i < n; i++)
-		pkt_put(pkts[i]);
+	pkt_put_burst(pkts, n);
 	profile_mark(&worker_self->profile, STAGE_COPY);
 }
 

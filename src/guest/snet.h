@@ -21,11 +21,13 @@ enum {
 	 */
 	SNET_REFERENCES_MAX = 512,
 	SNET_WORKER_REFERENCES_MAX = 1024,
+	/* Polls after which buffers that came back are looked at, even if they are not missed. */
+	SNET_POLLS_MAX = 64,
 };
 
-/* Sizes of the buffers that are copied into. */
-enum snet_class { SNET_TINY, SNET_SMALL, SNET_LARGE, SNET_CLASSES };
-enum { SNET_TINY_BYTES = 256, SNET_SMALL_BYTES = 2048, SNET_LARGE_BYTES = 65536 };
+/* Sizes of the buffers that are copied into: those of slabs, and what each id has of its own. */
+enum snet_class { SNET_SMALL, SNET_LARGE, SNET_CLASSES };
+enum { SNET_OWN_BYTES = 256, SNET_SMALL_BYTES = 2048, SNET_LARGE_BYTES = 65536 };
 
 /* Why a queue is broken: what the front end did that no front end does. */
 enum snet_error {
@@ -64,11 +66,15 @@ struct snet_queue {
 	/* to the front end */
 	uint32_t rx_put;      /* entries */
 	uint32_t rx_returned; /* ids */
-	uintptr_t *out;       /* by id: what it stands for (out_of_*() in snet.c); 0: not out */
+	uint8_t *own;         /* buffers that ids own, SNET_OWN_BYTES each: see snet_rx.c */
+	uint64_t own_place;   /* the first word of an entry for the first of them */
+	uintptr_t *out;       /* by id: what it stands for (snet_rx.c); 0: not out */
 	uint32_t *ids;        /* those not out; the last is the next */
 	unsigned id_count;
-	unsigned references; /* of those out, with somebody else */
+	unsigned lent;       /* of those out, more than a buffer of its own */
+	unsigned references; /* of these, with somebody else */
 	unsigned orphans;    /* with somebody who has gone since */
+	unsigned polls;      /* since what came back was looked at */
 	bool tell_put;       /* put since the front end was told */
 } __attribute__((aligned(64)));
 
@@ -97,8 +103,9 @@ struct snet {
 	struct zone_space *space;
 	struct snet_session *session; /* NULL: no front end; changes while paused */
 	struct slab *slabs[SNET_CLASSES];
-	bool shared;              /* trust=shared */
-	bool no_offload;          /* offload=off */
+	uint8_t *own[PORT_QUEUES_MAX]; /* by queue: the buffers of its ids, in a row, for good */
+	bool shared;                   /* trust=shared */
+	bool no_offload;               /* offload=off */
 	struct snet_remap *remap; /* channel=remap or flip, for measurement only; NULL: neither */
 	_Atomic unsigned muted;   /* ticks without calls, since one blocked */
 	_Atomic uint64_t breaks;
@@ -138,8 +145,17 @@ enum snet_error snet_session_error(const struct snet_session *session, unsigned 
 unsigned snet_tx_take(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n);
 void snet_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n);
 void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n);
-/* Take back what the front end has returned. */
+/* The buffers of a new queue's ids are these, in a row. */
+void snet_rx_start(const struct snet *snet, struct snet_queue *queue, uint8_t *own);
+/* Take back what the front end has returned: all, or if it is time to. */
 void snet_rx_take_back(struct snet *snet, struct snet_queue *queue);
+static inline void snet_rx_poll(struct snet *snet, struct snet_queue *queue)
+{
+	unsigned size = queue->rings.mask + 1;
+
+	if (queue->lent || queue->id_count < size - size / 4 || ++queue->polls == SNET_POLLS_MAX)
+		snet_rx_take_back(snet, queue);
+}
 /* In the name of the queue's worker, while paused: take back all that is out, or what came in on one port. */
 void snet_rx_reclaim(struct snet *snet, struct snet_queue *queue);
 void snet_rx_let_go(struct snet_queue *queue, const struct port *from);

@@ -5,16 +5,17 @@
  *
  * Theory of operation
  *
- * trust=isolated. Buffers come from zones that this guest alone can read, in three sizes, from the
- * worker's cache (zone/slab.c). A packet goes into one of them, the largest into two; when those
- * of 64 KiB are used up, into as many small ones as it takes.
+ * trust=isolated. Buffers lie in zones that this guest alone can read. Each id has a small one of its
+ * own, for good: where it is follows from the id, and returning the id returns it. Larger ones, in
+ * two sizes, come from the worker's cache (zone/slab.c). A packet goes into one of them, the largest
+ * into two; when those of 64 KiB are used up, into as many small ones as it takes.
  *
- *      packet  header[] | frag | frag        -->  | 2 KiB |   or   | 64 KiB          | + | rest |
+ *      packet  header[] | frag | frag        -->  | 256 B |  or  | 2 KiB |  or  | 64 KiB  | + | rest |
  *
  * trust=shared. Fragments that lie in zones which the front end has been told of, another shared
  * guest's or an uplink's, stay there: the entry names their place, the packet gets an owner more
  * for each, and loses it when the id returns (S14, steps 4 and 9). Only the private header, which
- * may have been changed on its way, is copied, into the smallest buffer. Everything else is copied
+ * may have been changed on its way, is copied, into the id's own buffer. Everything else is copied
  * as above.
  *
  *      packet  header[]     --copied-->  | 256 B |
@@ -25,6 +26,9 @@
  * it may have out by reference are limited. Without references left it is copied to, and when the
  * ring is three quarters full, for a copy takes fewer places (S22); without buffers or ids left,
  * packets for it are dropped.
+ *
+ * What came back is looked at when it is missed: at once where more than ids' own buffers is out, else
+ * when a quarter of the ids is, or after some polls.
  */
 #include <string.h>
 
@@ -34,8 +38,9 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-/* What an id stands for, besides a buffer: a packet that it owns a share of, or nothing of ours. */
-enum { OUT_PACKET = 1, OUT_NOTHING = 2 };
+/* What an id that is out stands for: a buffer of a slab, by its address; a packet that it has a share
+ * of, by its address and this bit; nothing of ours any more; the buffer that is its own for good. */
+enum { OUT_PACKET = 1, OUT_NOTHING = 2, OUT_OWN = 4 };
 
 /* How many references to packets each worker has out. */
 static struct {
@@ -56,14 +61,11 @@ static void give_up(struct snet *snet, unsigned worker, struct returned *returne
 	returned->count = 0;
 }
 
-/* An id returns, or is taken back. */
-static void end_out(struct snet *snet, struct snet_queue *queue, unsigned worker, uint32_t id,
-		    struct returned *returned)
+/* An id stands for more than a buffer of its own no longer. */
+static void end_lent(struct snet_queue *queue, uintptr_t what, unsigned worker,
+		     struct returned *returned)
 {
-	uintptr_t what = queue->out[id];
-
-	queue->out[id] = 0;
-	queue->ids[queue->id_count++] = id;
+	queue->lent--;
 	if (what & OUT_PACKET) {
 		queue->references--;
 		worker_references[worker].count--;
@@ -72,35 +74,71 @@ static void end_out(struct snet *snet, struct snet_queue *queue, unsigned worker
 		queue->orphans--;
 	} else {
 		returned->bufs[returned->count++] = (void *)what;
-		if (returned->count == SLAB_BULK)
-			give_up(snet, worker, returned);
 	}
 }
+
+/* Where a buffer lies, as the first word of its entry has it. */
+static inline uint64_t place_of(const struct zone_space *space, const void *addr)
+{
+	const struct zone *zone = zone_of(space, addr);
+
+	return zone_id(zone) | (uint64_t)zone_offset(zone, addr) << 32;
+}
+
+void snet_rx_start(const struct snet *snet, struct snet_queue *queue, uint8_t *own)
+{
+	queue->own = own;
+	queue->own_place = place_of(snet->space, own);
+}
+
+/* The buffer that an id owns, and its place. */
+static inline uint8_t *own_of(const struct snet_queue *queue, uint32_t id)
+{
+	return queue->own + (size_t)id * SNET_OWN_BYTES;
+}
+
+static inline uint64_t own_place(const struct snet_queue *queue, uint32_t id)
+{
+	return queue->own_place + ((uint64_t)id * SNET_OWN_BYTES << 32);
+}
+
+/* ---- returns ---- */
 
 void snet_rx_take_back(struct snet *snet, struct snet_queue *queue)
 {
 	const struct snet_rings *rings = &queue->rings;
-	uint32_t end = snet_look(&rings->control->front.given_back);
+	uint32_t end = snet_look(&rings->control->front.given_back), at = queue->rx_returned;
+	uint32_t *rx_done = rings->rx_done, mask = rings->mask, *ids = queue->ids;
+	unsigned count = queue->id_count;
+	uintptr_t *out = queue->out;
 	struct returned returned;
 
-	if (end == queue->rx_returned)
+	queue->polls = 0;
+	if (end == at)
 		return;
-	if (unlikely(end - queue->rx_returned > rings->mask + 1 - queue->id_count)) {
+	if (unlikely(end - at > mask + 1 - count)) {
 		snet_break(snet, queue, SNET_DONE_JUMPED);
 		return;
 	}
 	returned.count = 0;
-	while (queue->rx_returned != end) {
-		uint32_t id = __atomic_load_n(&rings->rx_done[queue->rx_returned & rings->mask],
-					      __ATOMIC_RELAXED);
+	for (; at != end; at++) {
+		uint32_t id = __atomic_load_n(&rx_done[at & mask], __ATOMIC_RELAXED);
+		uintptr_t what = id <= mask ? out[id] : 0;
 
-		if (unlikely(id > rings->mask || !queue->out[id])) {
-			snet_break(snet, queue, SNET_BAD_ID);
-			break;
+		if (unlikely(what != OUT_OWN)) {
+			if (!what) {
+				snet_break(snet, queue, SNET_BAD_ID);
+				break;
+			}
+			end_lent(queue, what, worker_self->id, &returned);
+			if (returned.count == SLAB_BULK)
+				give_up(snet, worker_self->id, &returned);
 		}
-		queue->rx_returned++;
-		end_out(snet, queue, worker_self->id, id, &returned);
+		out[id] = 0;
+		ids[count++] = id;
 	}
+	queue->rx_returned = at;
+	queue->id_count = count;
 	give_up(snet, worker_self->id, &returned);
 }
 
@@ -111,8 +149,16 @@ void snet_rx_reclaim(struct snet *snet, struct snet_queue *queue)
 
 	worker_self = worker;
 	for (uint32_t id = 0; id <= queue->rings.mask; id++) {
-		if (queue->out[id])
-			end_out(snet, queue, worker->id, id, &returned);
+		uintptr_t what = queue->out[id];
+
+		if (!what)
+			continue;
+		if (what != OUT_OWN)
+			end_lent(queue, what, worker->id, &returned);
+		if (returned.count == SLAB_BULK)
+			give_up(snet, worker->id, &returned);
+		queue->out[id] = 0;
+		queue->ids[queue->id_count++] = id;
 	}
 	give_up(snet, worker->id, &returned);
 	worker_complete(worker);
@@ -175,21 +221,45 @@ static_assert(offsetof(struct snet_entry, flags) == 16 &&
 		      offsetof(struct snet_entry, csum_offset) == 22,
 	      "the third word, little endian");
 
-/* Write the packet's next entry into the ring: not visible before it is published. request: its
- * third word, of the packet's first entry what request_of() says, and SNET_MORE. */
-static void put_entry(struct snet *snet, struct snet_queue *queue, uint64_t request,
-		      const void *addr, uint32_t len, uintptr_t what)
+/*
+ * Write an entry of the ring: not visible before it is published. place: of the bytes; request: its
+ * third word, of the packet's first entry what request_of() says, and SNET_MORE. The fourth stays as
+ * it was made, 0.
+ */
+static inline void write_entry(struct snet_entry *entry, uint32_t id, uint64_t request,
+			       uint64_t place, uint32_t len)
 {
-	const struct snet_rings *rings = &queue->rings;
-	uint64_t *words = (uint64_t *)snet_entry_at(rings, rings->rx, queue->rx_put++);
-	const struct zone *zone = zone_of(snet->space, addr);
+	uint64_t *words = (uint64_t *)entry;
+
+	words[0] = place;
+	words[1] = len | (uint64_t)id << 32;
+	words[2] = request;
+}
+
+static struct snet_entry *next_entry(struct snet_queue *queue)
+{
+	return snet_entry_at(&queue->rings, queue->rings.rx, queue->rx_put++);
+}
+
+/* An entry for bytes that lie at addr. */
+static void put_lent(struct snet *snet, struct snet_queue *queue, uint64_t request,
+		     const void *addr, uint32_t len, uintptr_t what)
+{
 	uint32_t id = queue->ids[--queue->id_count];
 
 	queue->out[id] = what;
-	words[0] = zone_id(zone) | (uint64_t)zone_offset(zone, addr) << 32;
-	words[1] = len | (uint64_t)id << 32;
-	words[2] = request;
-	words[3] = 0;
+	queue->lent++;
+	write_entry(next_entry(queue), id, request, place_of(snet->space, addr), len);
+}
+
+/* One for bytes in the buffer that the next id owns. Returns that, for len bytes to be written to. */
+static uint8_t *put_own(struct snet_queue *queue, uint64_t request, uint32_t len)
+{
+	uint32_t id = queue->ids[--queue->id_count];
+
+	queue->out[id] = OUT_OWN;
+	write_entry(next_entry(queue), id, request, own_place(queue, id), len);
+	return own_of(queue, id);
 }
 
 /* ---- by reference ---- */
@@ -230,61 +300,44 @@ static uint64_t *put_by_reference(struct snet *snet, struct snet_queue *queue, s
 				  struct port_stats *stats)
 {
 	uint64_t request = request_of(snet, pkt);
-	unsigned worker = worker_self->id, count = pkt->frag_count;
-	void *buf;
+	unsigned count = pkt->frag_count;
 
 	if (unlikely(queue->id_count < count + (pkt->header_len > 0)))
 		return &stats->drop_queue_full;
 	if (likely(pkt->header_len > 0)) {
-		if (unlikely(!slab_get(snet->slabs[SNET_TINY], worker, &buf, 1)))
-			return &stats->drop_no_buffers;
-		memcpy(buf, pkt->header, pkt->header_len);
-		put_entry(snet, queue, request | SNET_MORE, buf, pkt->header_len, (uintptr_t)buf);
+		memcpy(put_own(queue, request | SNET_MORE, pkt->header_len), pkt->header,
+		       pkt->header_len);
 		request = 0;
 	}
 	for (unsigned i = 0; i < count; i++, request = 0)
-		put_entry(snet, queue, request | (i + 1 < count ? SNET_MORE : 0),
-			  pkt->frags[i].iov_base, pkt->frags[i].iov_len,
-			  (uintptr_t)pkt | OUT_PACKET);
+		put_lent(snet, queue, request | (i + 1 < count ? SNET_MORE : 0),
+			 pkt->frags[i].iov_base, pkt->frags[i].iov_len,
+			 (uintptr_t)pkt | OUT_PACKET);
 	pkt->refs += count;
 	queue->references += count;
-	worker_references[worker].count += count;
+	worker_references[worker_self->id].count += count;
 	stats->referenced_packets++;
 	return NULL;
 }
 
-static_assert((int)PKT_HEADER_MAX <= (int)SNET_TINY_BYTES, "a header fits the smallest buffer");
+static_assert((int)PKT_HEADER_MAX <= (int)SNET_OWN_BYTES, "a header fits the smallest buffer");
 
 /* ---- by copy ---- */
 
-static const uint32_t class_bytes[SNET_CLASSES] = {
-	[SNET_TINY] = SNET_TINY_BYTES,
-	[SNET_SMALL] = SNET_SMALL_BYTES,
-	[SNET_LARGE] = SNET_LARGE_BYTES,
-};
-
-/* A buffer for len bytes or the first of them; how many it takes, 0: there is none. */
+/* The buffer for len bytes or the first of them, NULL: the next id's own (which has no pages to itself
+ * that could be mapped). Returns how many it takes, 0: there is none. */
 static uint32_t take_buf(struct snet *snet, unsigned worker, uint32_t len, void **buf)
 {
-	enum snet_class class = SNET_TINY;
-
-	while (class < SNET_LARGE && class_bytes[class] < len)
-		class ++;
-	for (; class < SNET_CLASSES; class ++) {
-		if (likely(slab_get(snet->slabs[class], worker, buf, 1)))
-			return len < class_bytes[class] ? len : class_bytes[class];
-	}
+	*buf = NULL;
+	if (len <= SNET_OWN_BYTES && likely(!snet->remap))
+		return len;
+	if (len <= SNET_SMALL_BYTES && slab_get(snet->slabs[SNET_SMALL], worker, buf, 1))
+		return len;
+	if (slab_get(snet->slabs[SNET_LARGE], worker, buf, 1))
+		return len < SNET_LARGE_BYTES ? len : SNET_LARGE_BYTES;
 	if (len > SNET_SMALL_BYTES && slab_get(snet->slabs[SNET_SMALL], worker, buf, 1))
 		return SNET_SMALL_BYTES;
 	return 0;
-}
-
-static void copy(const struct pkt *pkt, uint32_t off, void *buf, uint32_t len)
-{
-	if (likely(pkt->header_len == PKT_HEADER_FAST && len == PKT_HEADER_FAST && off == 0))
-		memcpy(buf, pkt->header, PKT_HEADER_FAST);
-	else
-		pkt_copy_out(pkt, off, buf, len);
 }
 
 /* NULL, or the counter of why it could not be. */
@@ -312,52 +365,93 @@ static INLINE uint64_t *put_copy(struct snet *snet, struct snet_queue *queue, st
 	}
 	if (unlikely(why)) {
 		for (unsigned i = 0; i < count; i++)
-			slab_put(snet->space, worker, &bufs[i].iov_base, 1);
+			slab_put(snet->space, worker, &bufs[i].iov_base, bufs[i].iov_base != NULL);
 		return why;
 	}
 	for (uint32_t i = 0, off = 0; i < count; off += bufs[i++].iov_len) {
-		if (remap)
-			snet_remap_out(snet, pkt, off, bufs[i].iov_base, bufs[i].iov_len);
+		uint64_t word = request | (i + 1 < count ? SNET_MORE : 0);
+		uint32_t len = bufs[i].iov_len;
+		void *buf = bufs[i].iov_base;
+
+		if (buf)
+			put_lent(snet, queue, word, buf, len, (uintptr_t)buf);
 		else
-			copy(pkt, off, bufs[i].iov_base, bufs[i].iov_len);
-		put_entry(snet, queue, request | (i + 1 < count ? SNET_MORE : 0), bufs[i].iov_base,
-			  bufs[i].iov_len, (uintptr_t)bufs[i].iov_base);
+			buf = put_own(queue, word, len);
+		if (remap)
+			snet_remap_out(snet, pkt, off, buf, len);
+		else
+			pkt_copy_out(pkt, off, buf, len);
 		request = 0;
 	}
 	stats->copied_bytes += pkt->len - pkt->header_len;
 	return NULL;
 }
 
-/* Those packets in front of a burst that fit the smallest buffers, which are got at once. Returns
- * how many they are. */
-static unsigned put_tiny(struct snet *snet, struct snet_queue *queue, struct pkt **pkts, unsigned n,
-			 struct port_stats *stats)
+/* The whole of a packet that fits the smallest buffers. */
+static inline void copy_small(const struct pkt *pkt, uint8_t *to)
 {
-	uint64_t bytes = 0, copied = 0, gso = 0;
-	void *bufs[PKT_BURST];
+	const uint8_t *from = pkt->header;
+	uint32_t len = pkt->len;
+
+	if (unlikely(pkt->header_len != len)) {
+		if (pkt->header_len != 0 || pkt->frag_count != 1) {
+			pkt_copy_out(pkt, 0, to, len);
+			return;
+		}
+		from = pkt->frags[0].iov_base;
+	}
+	if (likely(len >= 32 && len <= 64)) { /* the two may overlap */
+		memcpy(to, from, 32);
+		memcpy(to + len - 32, from + len - 32, 32);
+	} else {
+		memcpy(to, from, len);
+	}
+}
+
+/*
+ * Those packets in front of a burst that fit the buffers of ids, but for those that go by reference.
+ * Returns how many they are. put_own() for many: what is in the queue stays in registers.
+ */
+static unsigned put_small(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
+			  unsigned n, struct port_stats *stats)
+{
+	const struct snet_rings rings = queue->rings;
+	const uint32_t *ids = queue->ids + queue->id_count;
+	const uint16_t refer = snet->shared ? UINT16_MAX : 0;
+	const uint64_t own_place = queue->own_place;
+	uint64_t bytes = 0, headers = 0, gso = 0;
+	uint8_t *own = queue->own;
+	uintptr_t *out = queue->out;
+	uint32_t at = queue->rx_put;
 	unsigned count = 0;
 
-	if (n > PKT_BURST)
-		n = PKT_BURST;
 	if (n > queue->id_count)
 		n = queue->id_count;
-	while (count < n && pkts[count]->len <= SNET_TINY_BYTES)
-		count++;
-	count = slab_get(snet->slabs[SNET_TINY], worker_self->id, bufs, count);
-	for (unsigned i = 0; i < count; i++) {
-		const struct pkt *pkt = pkts[i];
+	for (; count < n; count++) {
+		const struct pkt *pkt = pkts[count];
+		uint32_t len = pkt->len, id;
+		uint64_t request, off;
 
-		copy(pkt, 0, bufs[i], pkt->len);
-		put_entry(snet, queue, request_of(snet, pkt), bufs[i], pkt->len,
-			  (uintptr_t)bufs[i]);
-		bytes += pkt->len;
-		copied += pkt->len - pkt->header_len;
-		gso += pkt->offload.gso_type != PKT_GSO_NONE;
+		if (len > SNET_OWN_BYTES || pkt->frag_count & refer)
+			break;
+		request = request_of(snet, pkt);
+		if (unlikely(request))
+			gso += pkt->offload.gso_type != PKT_GSO_NONE;
+		id = *--ids;
+		off = (uint64_t)id * SNET_OWN_BYTES;
+		out[id] = OUT_OWN;
+		write_entry(snet_entry_at(&rings, rings.rx, at++), id, request,
+			    own_place + (off << 32), len);
+		copy_small(pkt, own + off);
+		bytes += len;
+		headers += pkt->header_len;
 	}
+	queue->rx_put = at;
+	queue->id_count -= count;
 	stats->send_packets += count;
 	stats->send_bytes += bytes;
 	stats->send_gso_packets += gso;
-	stats->copied_bytes += copied;
+	stats->copied_bytes += bytes - headers;
 	return count;
 }
 
@@ -365,12 +459,16 @@ static unsigned put_tiny(struct snet *snet, struct snet_queue *queue, struct pkt
  * What the next burst will be written to, on its way from the front end's CPU already while that
  * burst is read: otherwise the fences before its wake-ups wait for all of it.
  */
-static void prefetch_next(const struct snet *snet, const struct snet_queue *queue)
+static void prefetch_next(const struct snet_queue *queue)
 {
-	slab_prefetch(snet->slabs[SNET_TINY], worker_self->id, PKT_BURST);
+	unsigned n = queue->id_count < PKT_BURST ? queue->id_count : PKT_BURST;
+	const uint32_t *ids = queue->ids + queue->id_count - n;
+	const struct snet_rings *rings = &queue->rings;
+
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch(own_of(queue, ids[i]), 1);
 	for (unsigned i = 0; i < PKT_BURST; i += 64 / SNET_ENTRY_MIN)
-		__builtin_prefetch(snet_entry_at(&queue->rings, queue->rings.rx, queue->rx_put + i),
-				   1);
+		__builtin_prefetch(snet_entry_at(rings, rings->rx, queue->rx_put + i), 1);
 }
 
 /* remap is known when this is compiled, which is done once for each. */
@@ -378,14 +476,19 @@ static INLINE void put_burst(struct snet *snet, struct snet_queue *queue, struct
 			     unsigned n, bool remap)
 {
 	struct port_stats *stats = port_stats(&snet->port);
-	unsigned tiny = snet->shared || remap ? 0 : put_tiny(snet, queue, pkts, n, stats);
 
-	for (unsigned i = tiny; i < n; i++) {
-		struct pkt *pkt = pkts[i];
-		uint64_t *why = snet->shared && may_refer(snet, queue, pkt)
-					? put_by_reference(snet, queue, pkt, stats)
-					: put_copy(snet, queue, pkt, stats, remap);
+	for (unsigned i = 0; i < n; i++) {
+		struct pkt *pkt;
+		uint64_t *why;
 
+		if (!remap)
+			i += put_small(snet, queue, pkts + i, n - i, stats);
+		if (i == n)
+			break;
+		pkt = pkts[i];
+		why = snet->shared && may_refer(snet, queue, pkt)
+			      ? put_by_reference(snet, queue, pkt, stats)
+			      : put_copy(snet, queue, pkt, stats, remap);
 		if (unlikely(why)) {
 			(*why)++;
 			continue;
@@ -400,7 +503,7 @@ void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 {
 	uint32_t before = queue->rx_put;
 
-	if (queue->id_count < n)
+	if (queue->lent || unlikely(queue->id_count < n))
 		snet_rx_take_back(snet, queue);
 	if (unlikely(snet->remap))
 		put_burst(snet, queue, pkts, n, true);
@@ -411,6 +514,5 @@ void snet_rx_put(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 	snet_publish(&queue->rings.control->back.produced, queue->rx_put);
 	queue->tell_put = true;
 	worker_need_flush(worker_self, &snet->port);
-	snet_rx_take_back(snet, queue);
-	prefetch_next(snet, queue);
+	prefetch_next(queue);
 }

@@ -56,29 +56,48 @@ static int add_buffers(struct snet_guest *guest, enum snet_class class, unsigned
 	return 0;
 }
 
+/* Add what the ids of all queues own: in a row, for each queue. */
+static int add_own(struct snet_guest *guest, unsigned queues, struct error *error)
+{
+	size_t pages = (size_t)guest->ring_size * SNET_OWN_BYTES >> ZONE_PAGE_SHIFT;
+	unsigned order = pages > 1 ? 64 - __builtin_clzl(pages - 1) : 0;
+
+	for (unsigned i = 0; i < queues; i++) {
+		while (!(guest->snet.own[i] = zone_pages_get(&guest->rx, order))) {
+			int ret = zone_group_grow(&guest->rx, 1, error);
+
+			if (ret)
+				return ret;
+			zone_group_mapped(&guest->rx, UINT32_MAX);
+		}
+	}
+	return 0;
+}
+
 /* Buffers for a ring of small packets, and as many large ones as a worker's cache takes at once. */
 int snet_zones_init(struct snet_guest *guest, struct error *error)
 {
 	const bool flips = snet_remap_flips(guest->snet.remap); /* nothing shares its page */
 	const unsigned bytes[SNET_CLASSES] = {
-		[SNET_TINY] = flips ? SNET_FLIP_PAGE : SNET_TINY_BYTES,
 		[SNET_SMALL] = flips ? SNET_FLIP_PAGE : SNET_SMALL_BYTES,
 		[SNET_LARGE] = SNET_LARGE_BYTES,
 	};
 	unsigned workers = workers_count();
 	unsigned ring = guest->ring_size < SLAB_CACHE_MAX ? SLAB_CACHE_MAX : guest->ring_size;
 	const unsigned counts[SNET_CLASSES] = {
-		[SNET_TINY] = ring * workers,
 		[SNET_SMALL] = ring * workers,
 		[SNET_LARGE] = SLAB_BULK * workers,
 	};
 	/* what is sealed vifd itself could not map again */
 	enum zone_access access = guest->snet.remap ? ZONE_WRITABLE : ZONE_READ_ONLY;
 	char name[ZONE_GROUP_NAME_MAX];
-	int ret = 0;
+	int ret;
 
 	snprintf(name, sizeof(name), "guest %s (receive)", guest->snet.port.name);
 	zone_group_init(&guest->rx, guest->snet.space, name, access, RX_ZONES_MAX);
+	ret = add_own(guest, workers, error);
+	if (ret)
+		return ret;
 	for (unsigned i = 0; i < SNET_CLASSES && !ret; i++) {
 		guest->snet.slabs[i] = slab_new(&guest->rx, bytes[i], workers);
 		ret = guest->snet.slabs[i] ? add_buffers(guest, i, counts[i], error)
@@ -102,7 +121,6 @@ void snet_zones_fini(struct snet_guest *guest)
 void snet_zones_relieve(struct snet_guest *guest)
 {
 	static const unsigned more[SNET_CLASSES] = {
-		[SNET_TINY] = 256,
 		[SNET_SMALL] = 512,
 		[SNET_LARGE] = SLAB_BULK,
 	};

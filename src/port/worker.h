@@ -127,4 +127,17 @@ static inline void pkt_put(struct pkt *pkt)
 		worker->done[worker->done_count++] = pkt;
 }
 
+/* The same for each of a burst. */
+static inline void pkt_put_burst(struct pkt **pkts, unsigned n)
+{
+	struct worker *worker = worker_self;
+	struct pkt **done = worker->done + worker->done_count;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (likely(--pkts[i]->refs == 0))
+			*done++ = pkts[i];
+	}
+	worker->done_count = done - worker->done;
+}
+
 #endif
