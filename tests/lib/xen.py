@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A real Xen: hypervisor, dom0 and unprivileged guests, all in one emulated machine.
 
-    with Dom0(folder) as dom0:                      # QEMU; Debian's Xen and kernel
-        guest = dom0.create("u1", "pv", "bridge=xenbr0,script=vif-lab")
-        guest.run("ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up")
+    with Dom0(folder) as dom0:                          # QEMU; Debian's Xen and kernel
+        guest = dom0.create("one", "pv", "10.0.0.2")
         wire = dom0.netns("wire")
-        print(dom0.run("xl list"))
+        vifd = dom0.vifd("bridge add br0", "uplink add wire tap=wire0 netns=wire bridge=br0", "xen bridge=br0")
+        wire.address("10.0.0.1/24", interface="wire0")
+        guest.attach(VIFD)
+        guest.ping("10.0.0.1")
 
 dom0, its namespaces and its guests are ends as of lib.traffic: name, run(), spawn(), ping(), tmp. dom0 has a shell on its
 second serial line, and the guests' consoles go through it. The image comes from scripts/xen_image.sh; vifd, vifctl,
@@ -33,6 +35,11 @@ SCRIPTS = ROOT / "packaging" / "xen"
 
 # With nested paging, so that there are PVH guests, too.
 CPU = "qemu64,+npt,+nrip-save"
+
+
+# What a guest's network device is served by, in the words of xl.
+NETBACK = "bridge=xenbr0 script=vif-lab"
+VIFD = "script=vif-user type=vif"
 
 
 class NoImage(Exception):
@@ -98,7 +105,7 @@ class Dom0(Guest):
 
     def __init__(self, folder, *, name="dom0", xen="", counts=False):
         build_image()
-        self.name, self.tmp, self.folder, self.guests = name, "/tmp", Path(folder), {}
+        self.name, self.tmp, self.folder = name, "/tmp", Path(folder)
         self._pending, self._serial = b"", itertools.count()
         self._console, self._qmp_path = self.folder / f"{name}.console", self.folder / f"{name}.qmp"
         self._shell, line = socket.socketpair()
@@ -130,23 +137,39 @@ class Dom0(Guest):
         text = "\\n".join(lines) + "\\n"
         self.run(f"printf %b {shlex.quote(text)} >{path}")
 
-    def create(self, name, kind, vif, memory=128, timeout=120):
-        """Start a guest, "pv" or "pvh", with a network device as of xl-network-configuration(5) ("": none)."""
-        config = [f'name="{name}"', f'type="{kind}"', 'kernel="/domu/vmlinux"', 'ramdisk="/domu/initramfs"', f"memory={memory}",
-                  "vcpus=1", 'cpus="1"', 'extra="console=hvc0 rdinit=/init quiet"', f"vif=[{repr(vif) if vif else ''}]"]
-        self.write(f"/domu/{name}.cfg", config)
-        self.run(f"xl create /domu/{name}.cfg", timeout)
-        self.guests[name] = Domain(self, name)
-        return self.guests[name]
+    def create(self, name, kind, ip, vif=None, memory=128):
+        """Start a guest, "pv" or "pvh". vif: it has a network device from the beginning, of this back end (NETBACK, VIFD)."""
+        guest = Domain(self, name, ip)
+        device = f"'{','.join([f'mac={guest.mac}', *vif.split()])}'" if vif else ""
+        self.write(f"/domu/{name}.cfg", [
+            f'name="{name}"', f'type="{kind}"', 'kernel="/domu/vmlinux"', 'ramdisk="/domu/initramfs"', f"memory={memory}",
+            "vcpus=1", 'cpus="1"', 'extra="console=hvc0 rdinit=/init quiet"', f"vif=[{device}]"])
+        self.run(f"xl create /domu/{name}.cfg", 120)
+        if vif:
+            guest.use()
+        return guest
 
-    def destroy(self, name):
-        self.run(f"xl destroy {name}; rm -f /run/domu.{name} /var/log/xen/console/guest-{name}.log", 60)
-        del self.guests[name]
+    def destroy(self, guest):
+        """Without asking it, as a crash would be."""
+        self.run(f"xl destroy {guest.name}; rm -f /run/domu.{guest.name} /var/log/xen/console/guest-{guest.name}.log", 60)
 
     def netns(self, name):
-        """Make a network namespace in dom0."""
-        self.run(f"ip netns add {name} && ip -n {name} link set lo up")
-        return Inside(self, name, f"ip netns exec {name} sh -c")
+        """Make a network namespace in dom0. (The shell has an ip of its own, which knows no namespaces.)"""
+        self.run(f"/bin/ip netns add {name} && /bin/ip -n {name} link set lo up")
+        return Inside(self, name, f"/bin/ip netns exec {name} sh -c")
+
+    def vifd(self, *commands):
+        """Start a vifd in dom0."""
+        return Dom0Vifd(self, *commands)
+
+    def start_netback(self, address):
+        """Load the kernel's back end, and make it a bridge, on which dom0 has the address."""
+        self.run("modprobe xen-netback && ip link add xenbr0 type bridge")
+        self.address(address, interface="xenbr0")
+
+    def stop_netback(self):
+        """When no guest has a device of it any more."""
+        self.run("rmmod xen-netback && ip link set xenbr0 down && brctl delbr xenbr0")
 
     def counts(self):
         """What each CPU has executed so far: [{"xen", "kernel", "module", "user": instructions, "cr3", "cr4", "invlpg":
@@ -160,6 +183,12 @@ class Dom0(Guest):
         finally:
             os.close(mark)
 
+    def cost(self, end, command, octets):
+        """What dom0's CPU executes while end, in dom0, runs a command that carries so many bytes."""
+        before = self.counts()[0]
+        output = end.run(command, 240)
+        return Cost(before, self.counts()[0], octets, output)
+
     def _next_counts(self, before):
         end = time.monotonic() + 60
         while True:
@@ -170,6 +199,31 @@ class Dom0(Guest):
             if time.monotonic() > end:
                 raise GuestError("the plug-in does not answer")
             time.sleep(0.01)
+
+
+class Cost:
+    """What carrying bytes has cost dom0.
+
+    insns, xen          instructions per byte, all and Xen's share
+    hypercalls, grant   times, all and those about grants
+    cr3, cr4, syscalls  times
+    mbps                what iperf3 says, on the emulated machine's clock
+    """
+
+    GRANT_TABLE_OP = "20" # __HYPERVISOR_grant_table_op
+
+    def __init__(self, before, after, octets, output):
+        insns = {where: after[where] - before[where] for where in ("xen", "kernel", "module", "user")}
+        calls = {number: times - before["hypercalls"].get(number, 0) for number, times in after["hypercalls"].items()}
+        self.insns, self.xen = sum(insns.values()) / octets, insns["xen"] / octets
+        self.hypercalls, self.grant = sum(calls.values()), calls.get(self.GRANT_TABLE_OP, 0)
+        self.cr3, self.cr4, self.syscalls = (after[name] - before[name] for name in ("cr3", "cr4", "syscalls"))
+        match = re.search(r"([0-9.]+) Mbits/sec +receiver", output)
+        self.mbps = float(match[1]) if match else None
+
+    def __str__(self):
+        return (f"insn/byte {self.insns:.2f} (Xen's {self.xen:.2f}), hypercalls {self.hypercalls} (grants {self.grant}),"
+                f" CR3 {self.cr3}, CR4 {self.cr4}, system calls {self.syscalls}, {self.mbps:.0f} Mb/s emulated")
 
 
 class Inside:
@@ -192,15 +246,75 @@ class Inside:
 
 
 class Domain(Inside):
-    """A guest, reached over its console."""
+    """A guest, reached over its console. ip and mac are its network device's, and its name there is eth0."""
 
-    def __init__(self, dom0, name):
+    def __init__(self, dom0, name, ip):
         super().__init__(dom0, name, None)
-        self.tmp = "/tmp"
+        self.ip, self.mac = ip, f"00:16:3e:00:00:{int(ip.split('.')[-1]):02x}"
 
     def run(self, command, timeout=60, check=True):
         line = f"domu {self.name} {int(timeout)} {shlex.quote(' '.join(command.splitlines()))}"
         return self.dom0.run(line, timeout + 30, check)
 
-    def console(self):
-        return self.dom0.run(f"cat /var/log/xen/console/guest-{self.name}.log")
+    def attach(self, vif):
+        """Give it its network device, of the back end vif."""
+        self.dom0.run(f"xl network-attach {self.name} mac={self.mac} {vif}", 90)
+        self.use()
+
+    def use(self):
+        """Wait for its network device, and give that its address."""
+        self.run("until [ -e /sys/class/net/eth0 ]; do usleep 50000; done")
+        self.address(f"{self.ip}/24")
+
+    def detach(self):
+        self.dom0.run(f"xl network-detach {self.name} {self.mac}", 90)
+        self.run("while [ -e /sys/class/net/eth0 ]; do usleep 50000; done")
+
+    def port(self):
+        """vifd's name of its network device."""
+        return f"vif{self.dom0.run(f'xl domid {self.name}').strip()}.0"
+
+    def iperf_costs(self, end, address, megabytes):
+        """What dom0 executes while end, in dom0 and at the address, sends to the guest and then the guest sends to it."""
+        self.run("pidof iperf3 || iperf3 -s -D >/dev/null")
+        self.run("until grep -q ':1451 .* 0A ' /proc/net/tcp6; do usleep 50000; done") # port 5201, TCP_LISTEN
+        self.ping(address)
+        end.run(f"iperf3 -c {self.ip} -n 4M")
+        return {way: self.dom0.cost(end, f"iperf3 -f m -n {megabytes}M -c {self.ip} {option}", megabytes << 20)
+                for way, option in (("to guest", ""), ("from guest", "-R"))}
+
+
+class Dom0Vifd:
+    """A vifd that runs in dom0, and whose control socket is the default one; see lib.vifd.Vifd."""
+
+    def __init__(self, dom0, *commands):
+        self.dom0, self.commands, self.lives = dom0, commands, 0
+        self.start()
+
+    def start(self, timeout=60):
+        """Start it and wait until it serves."""
+        self.lives += 1
+        log = f"/tmp/vifd.{self.lives}.log"
+        commands = " ".join(map(shlex.quote, self.commands))
+        self.dom0.run(f"mkdir -p /run/vifd; vifd {commands} >{log} 2>&1 & echo $! >/run/vifd.pid;"
+                      f" until grep -q '^vifd: ready' {log}; do"
+                      f" kill -0 $(cat /run/vifd.pid) || {{ cat {log}; exit 1; }}; usleep 20000; done", timeout)
+
+    def kill(self):
+        """kill -9, as a crash would be."""
+        self.dom0.run("kill -9 $(cat /run/vifd.pid)")
+
+    def stop(self, timeout=30):
+        """SIGTERM, which must end it."""
+        self.dom0.run("kill $(cat /run/vifd.pid); while kill -0 $(cat /run/vifd.pid) 2>/dev/null; do usleep 20000; done", timeout)
+
+    def log(self):
+        return self.dom0.run("cat /tmp/vifd.*.log", check=False)
+
+    def ctl(self, command):
+        """Run a command, as one would type it; its JSON, None if it prints none."""
+        text = self.dom0.run(f"vifctl -j {command}").strip()
+        return json.loads(text) if text else None
+
+    def stats(self, port):
+        return next(row for row in self.ctl(f"show stats {port}") if row["name"] == port)
