@@ -97,8 +97,11 @@ class Native(Host):
     """Linux alone: veth pairs and its bridge."""
 
     def connect(self):
-        self.nic.run("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up; ip link set nic0 master br0 up")
-        ports = ["nic0"]
+        self.nic.run("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up")
+        ports = []
+        if self.wire:
+            self.nic.run("ip link set nic0 master br0 up; ethtool -K nic0 tx off tso off gso off") # as AF_XDP has it
+            ports.append("nic0")
         for guest, end in self.ends.items():
             ports.append(f"port-{guest}")
             self.nic.run(f"ip link add {ports[-1]} type veth peer name eth0 netns {end.netns}; ip link set {ports[-1]} master br0 up")
@@ -106,7 +109,6 @@ class Native(Host):
             end.receive_on_cpu("eth0")
         for port in ports:
             self.nic.receive_on_cpu(port)
-        self.nic.run("ethtool -K nic0 tx off tso off gso off") # as AF_XDP has it
 
     def look(self, _=None):
         return {}
