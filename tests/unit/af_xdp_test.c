@@ -1,249 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * An AF_XDP port on one end of a veth pair, in a network namespace of the test's own, with a bridge
- * between it and a port that remembers what it was sent:
- *
- *      packet socket -- far0 == near0 -- AF_XDP port -- bridge -- probe
- */
-#include <bpf/bpf.h>
-#include <errno.h>
-#include <linux/if_packet.h>
-#include <net/ethernet.h>
-#include <netinet/in.h>
-#include <sched.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "bridge/bridge.h"
-#include "pkt/csum.h"
-#include "pkt/headers.h"
-#include "pkt/vnet.h"
-#include "port/worker.h"
+/* An AF_XDP port on one end of a veth pair (uplink_world.h). */
 #include "uplink/af_xdp.h"
+
+#include <bpf/bpf.h>
+
 #include "uplink/xsk_queue.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h> /* last: it defines fail() */
+#include "uplink_world.h"
 
 #ifndef BPF_F_BEFORE /* Linux 6.6 */
 #define BPF_TCX_EGRESS 47
 #endif
-
-enum {
-	TEST_PROTOCOL = 0x88b5,
-	WAIT_MSEC = 5000,
-	FRAMES_MAX = 512,
-	FRAME_ROOM = 1 << 17,
-	JUMBO_MTU = 9000,
-};
-
-static const uint8_t ours[6] = { 0x52, 0, 0, 0, 0, 1 }, theirs[6] = { 0x52, 0, 0, 0, 0, 2 };
-
-struct seen {
-	uint8_t *bytes;
-	uint32_t len;
-	uint16_t header_len, frag_count;
-	struct pkt_offload offload;
-};
-
-/* The port at the other end of the bridge, and what it is to send: copies of one packet. */
-static struct probe {
-	struct port port;
-	int wake_fd;
-	_Atomic unsigned count;
-	struct seen seen[FRAMES_MAX];
-
-	_Atomic unsigned pending;
-	uint8_t *bytes;
-	uint32_t len;
-	unsigned header_len, frag_len; /* header[] and each fragment take so much */
-	struct pkt_offload offload;
-	bool numbered;    /* copies differ: in length, and in the number in bytes 14 to 17 */
-	unsigned numbers; /* given so far */
-} probe;
-
-static uint32_t numbered_len(unsigned number)
-{
-	return 18 + number * 61 % 1497;
-}
-
-static struct bridge *bridge;
-static struct port *xdp;
-static int wire; /* packet socket on far0 */
-
-static void probe_send(struct port *port, struct pkt **pkts, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++) {
-		struct seen *seen = &probe.seen[probe.count];
-
-		if (memcmp(pkts[i]->header, theirs, 6) != 0 || probe.count == FRAMES_MAX) {
-			pkt_put(pkts[i]); /* the kernel's own: neighbour discovery */
-			continue;
-		}
-		seen->bytes = malloc(pkts[i]->len);
-		seen->len = pkts[i]->len;
-		seen->header_len = pkts[i]->header_len;
-		seen->frag_count = pkts[i]->frag_count;
-		seen->offload = pkts[i]->offload;
-		pkt_copy_out(pkts[i], 0, seen->bytes, seen->len);
-		pkt_put(pkts[i]);
-		probe.count++;
-	}
-}
-
-static unsigned probe_recv(struct port *port, unsigned queue, struct pkt **pkts, unsigned n)
-{
-	unsigned count = 0;
-
-	while (count < n && probe.pending > 0 &&
-	       pkt_pool_get(&worker_self->pool, &pkts[count], 1)) {
-		struct pkt *pkt = pkts[count++];
-
-		pkt->in_port = port->id;
-		pkt->len = probe.numbered ? numbered_len(probe.numbers) : probe.len;
-		pkt->header_len = pkt->len < probe.header_len ? pkt->len : probe.header_len;
-		memcpy(pkt->header, probe.bytes, pkt->header_len);
-		if (probe.numbered)
-			store_be32(pkt->header + 14, probe.numbers++);
-		for (uint32_t off = pkt->header_len; off < pkt->len; off += probe.frag_len) {
-			uint32_t left = pkt->len - off;
-
-			pkt->frags[pkt->frag_count].iov_base = probe.bytes + off;
-			pkt->frags[pkt->frag_count++].iov_len = left < probe.frag_len
-									? left
-									: probe.frag_len;
-		}
-		pkt->offload = probe.offload;
-		if (!pkt_needs_nothing(pkt) && !headers_check_offload(pkt))
-			abort(); /* the test's fault */
-		probe.pending--;
-	}
-	return count;
-}
-
-static bool probe_arm(struct port *port, unsigned queue)
-{
-	return probe.pending > 0;
-}
-
-static void probe_disarm(struct port *port, unsigned queue)
-{
-}
-
-static const struct port_ops probe_ops = {
-	.kind = "probe",
-	.recv = probe_recv,
-	.send = probe_send,
-	.arm = probe_arm,
-	.disarm = probe_disarm,
-};
-
-/* ---- the pair ---- */
-
-static bool have_namespace;
-
-static void run(const char *command)
-{
-	if (system(command))
-		fail_msg("'%s' failed", command);
-}
-
-static int start(void **state)
-{
-	struct worker_config config = { .count = 1, .idle_spin_usec = -1 };
-
-	have_namespace = unshare(CLONE_NEWNET) == 0 && system("ip link set lo up") == 0;
-	return have_namespace ? workers_start(&config) : 0;
-}
-
-static int stop(void **state)
-{
-	if (have_namespace)
-		workers_stop();
-	return 0;
-}
-
-static int wire_open(const char *ifname)
-{
-	int fd = socket(AF_PACKET, SOCK_RAW, 0);
-	struct ifreq ifr = { 0 };
-	struct timeval timeout = { .tv_sec = WAIT_MSEC / 1000 };
-	int on = 1, room = 16 << 20;
-
-	strcpy(ifr.ifr_name, ifname);
-	assert_int_equal(ioctl(fd, SIOCGIFINDEX, &ifr), 0);
-
-	struct sockaddr_ll where = { .sll_family = AF_PACKET,
-				     .sll_protocol = htons(ETH_P_ALL),
-				     .sll_ifindex = ifr.ifr_ifindex };
-
-	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), 0);
-	setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
-	assert_int_equal(bind(fd, (void *)&where, sizeof(where)), 0);
-	return fd;
-}
-
-static short flags_of(const char *ifname)
-{
-	struct ifreq ifr = { 0 };
-
-	strcpy(ifr.ifr_name, ifname);
-	assert_int_equal(ioctl(wire, SIOCGIFFLAGS, &ifr), 0);
-	return ifr.ifr_flags;
-}
-
-/* Until the far end is up: what is sent before is lost. */
-static void wait_for_carrier(const char *ifname)
-{
-	for (unsigned ms = 0; ms < WAIT_MSEC && !(flags_of(ifname) & IFF_RUNNING); ms++)
-		usleep(1000);
-	assert_true(flags_of(ifname) & IFF_RUNNING);
-	usleep(10000); /* from saying so to doing so */
-}
 
 static int set_up_with(enum af_xdp_mode mode, unsigned mtu)
 {
 	struct uplink_config config = {
 		.name = "wire", .ifname = "near0", .queues = 1, .xdp_mode = mode, .mtu = mtu
 	};
-	struct error error;
 
 	if (!have_namespace)
 		return 0;
 	run(mtu ? "ip link add near0 type veth peer name far0 mtu 9000 && ip link set far0 up"
 		: "ip link add near0 type veth peer name far0 && ip link set far0 up");
-	memset(&probe, 0, sizeof(probe));
-	strcpy(probe.port.name, "probe");
-	probe.port.ops = &probe_ops;
-	probe.port.queues = 1;
-	probe.port.mtu = JUMBO_MTU;
-	probe.port.caps = ~0u;
-	probe.wake_fd = eventfd(0, EFD_NONBLOCK);
-
-	assert_int_equal(bridge_create("br0", 0, 0, &bridge, &error), 0);
-	workers_pause();
-	assert_int_equal(port_register(&probe.port), 0);
-	worker_attach(&probe.port);
-	assert_int_equal(worker_watch(&probe.port, 0, probe.wake_fd), 0);
-	workers_resume();
-	if (af_xdp_open(&config, &xdp, &error))
-		fail_msg("%s", error.text);
-	assert_int_equal(bridge_add_port(bridge, xdp, &error), 0);
-	assert_int_equal(bridge_add_port(bridge, &probe.port, &error), 0);
-	mac_table_add_static(&bridge->fdb, ours, xdp->id);
-	mac_table_add_static(&bridge->fdb, theirs, probe.port.id);
-	wire = wire_open("far0");
-	wait_for_carrier("far0");
+	world_open(af_xdp_open, &config, "far0");
 	return 0;
 }
 
@@ -255,6 +34,20 @@ static int set_up(void **state)
 static int set_up_skb(void **state)
 {
 	return set_up_with(AF_XDP_SKB, 0);
+}
+
+static int set_up_jumbo(void **state)
+{
+	return set_up_with(AF_XDP_AUTO, JUMBO_MTU);
+}
+
+static int tear_down(void **state)
+{
+	if (!have_namespace)
+		return 0;
+	world_close();
+	run("ip link del far0");
+	return 0;
 }
 
 /* How many programs are in the interface's egress path; the first one's id. */
@@ -287,7 +80,7 @@ static void detach(uint32_t program)
 
 static bool port_got(const char *what)
 {
-	json_t *show = af_xdp_show(xdp), *entry;
+	json_t *show = af_xdp_show(uplink), *entry;
 	bool found = false;
 	size_t i;
 
@@ -297,98 +90,6 @@ static bool port_got(const char *what)
 	return found;
 }
 
-static int set_up_jumbo(void **state)
-{
-	return set_up_with(AF_XDP_AUTO, JUMBO_MTU);
-}
-
-static int tear_down(void **state)
-{
-	if (!have_namespace)
-		return 0;
-	bridge_remove_port(xdp);
-	bridge_remove_port(&probe.port);
-	worker_detach(xdp);
-	worker_detach(&probe.port);
-	workers_pause();
-	xdp->ops->close(xdp);
-	port_unregister(&probe.port);
-	/* Every packet is back where it came from. */
-	struct worker *worker = worker_by_id(0);
-
-	assert_int_equal(worker->pool.free_count, worker->pool.capacity);
-	workers_resume();
-	bridge_destroy(bridge);
-	close(wire);
-	close(probe.wake_fd);
-	for (unsigned i = 0; i < probe.count; i++)
-		free(probe.seen[i].bytes);
-	run("ip link del far0");
-	return 0;
-}
-
-static uint64_t counter(const struct port *port, size_t offset)
-{
-	struct port_stats sum;
-
-	port_stats_sum(port, &sum);
-	return *(uint64_t *)((char *)&sum + offset);
-}
-#define COUNTER(port, name) counter(port, offsetof(struct port_stats, name))
-
-static void wait_until(bool (*condition)(uint64_t arg), uint64_t arg)
-{
-	for (unsigned i = 0; i < WAIT_MSEC && !condition(arg); i++)
-		usleep(1000);
-	assert_true(condition(arg));
-}
-
-static bool seen_so_many(uint64_t n)
-{
-	return probe.count >= n;
-}
-
-/* A frame of ours with a payload that tells frames and offsets apart. */
-static uint8_t *frame_new(uint32_t len, unsigned number, const uint8_t *to, const uint8_t *from)
-{
-	uint8_t *frame = malloc(len);
-
-	for (uint32_t i = 0; i < len; i++)
-		frame[i] = i * 7 + i / 256 + number;
-	memcpy(frame, to, 6);
-	memcpy(frame + 6, from, 6);
-	store_be16(frame + 12, TEST_PROTOCOL);
-	return frame;
-}
-
-/* Make it an IPv4 packet of TCP or UDP with the pseudo header's sum where the checksum belongs. */
-static void frame_make_ip(uint8_t *frame, uint32_t len, uint8_t proto)
-{
-	uint8_t *ip = frame + 14, *l4 = ip + 20;
-	uint32_t sum = csum_add(htonl(len - 34), htonl(proto));
-	uint16_t field;
-
-	store_be16(frame + 12, ETHERTYPE_IP);
-	memset(ip, 0, proto == IPPROTO_TCP ? 40 : 28);
-	ip[0] = 0x45;
-	store_be16(ip + 2, len - 14);
-	ip[8] = 64;
-	ip[9] = proto;
-	store_be32(ip + 12, 0x0a000001);
-	store_be32(ip + 16, 0x0a000002);
-	field = csum_fold_partial(csum_partial(ip + 12, 8, sum));
-	if (proto == IPPROTO_TCP) {
-		l4[12] = 0x50;
-		l4[13] = 0x10;
-		memcpy(l4 + 16, &field, 2);
-	} else {
-		store_be16(l4 + 4, len - 34);
-		memcpy(l4 + 6, &field, 2);
-	}
-}
-
-static const struct pkt_offload nothing = { 0 };
-
 /* Finish the checksum in the frame, as a sender without offloads does. */
 static void frame_finish(uint8_t *frame, uint32_t len, unsigned field)
 {
@@ -397,51 +98,9 @@ static void frame_finish(uint8_t *frame, uint32_t len, unsigned field)
 	memcpy(frame + field, &sum, 2);
 }
 
-/* Into the far end, so that the port receives it. */
-static void wire_send(const uint8_t *frame, uint32_t len, const struct pkt_offload *offload)
-{
-	uint8_t vnet[VNET_LEN];
-	struct iovec iov[2] = { { vnet, 10 }, { (void *)frame, len } };
-
-	vnet_from_offload(offload, 54, vnet);
-	assert_int_equal(writev(wire, iov, 2), 10 + len);
-}
-
-/* Next frame of ours at the far end; its length, 0 after a while without. */
-static uint32_t wire_recv(uint8_t *frame)
-{
-	uint8_t vnet[VNET_LEN] = { 0 };
-	struct iovec iov[2] = { { vnet, 10 }, { frame, FRAME_ROOM } };
-	ssize_t got;
-
-	do {
-		got = readv(wire, iov, 2);
-	} while (got > 0 && memcmp(frame, ours, 6) != 0);
-	return got < 0 ? 0 : got - 10;
-}
-
-/* Let the probe send copies of a frame to the port. */
-static void probe_emit(uint8_t *frame, uint32_t len, unsigned header_len, unsigned frag_len,
-		       unsigned copies, const struct pkt_offload *offload)
-{
-	probe.bytes = frame;
-	probe.len = len;
-	probe.header_len = header_len;
-	probe.frag_len = frag_len;
-	probe.offload = *offload;
-	probe.pending = copies;
-	eventfd_write(probe.wake_fd, 1);
-}
-
-/* Counted when the kernel has taken them all, which may be after they arrived. */
-static bool sent_so_many(uint64_t n)
-{
-	return COUNTER(xdp, send_packets) == n;
-}
-
 static bool sent_by_sockets(uint64_t arg)
 {
-	return COUNTER(xdp, drop_device_error) == 1 && !port_got("tc bursts");
+	return COUNTER(drop_device_error) == 1 && !port_got("tc bursts");
 }
 
 /*
@@ -462,7 +121,7 @@ static int set_up_without_bursts(void **state)
 	memcpy(frame + 6, theirs, 6);
 	probe_emit(frame, sizeof(frame), sizeof(frame), 1, 1, &nothing);
 	wait_until(sent_by_sockets, 0);
-	assert_int_equal(COUNTER(xdp, send_packets), 0);
+	assert_int_equal(COUNTER(send_packets), 0);
 	return 0;
 }
 
@@ -480,9 +139,7 @@ static void test_receives_all_sizes(void **state)
 
 		wire_send(frame, sizes[i], &nothing);
 		wait_until(seen_so_many, i + 1);
-		assert_int_equal(seen->len, sizes[i]);
-		assert_memory_equal(seen->bytes, frame, sizes[i]);
-		assert_memory_equal(&seen->offload, &nothing, sizeof(nothing));
+		expect_seen(i, frame, sizes[i], &nothing);
 		/* Small frames are all header and borrow nothing. */
 		assert_int_equal(seen->header_len, sizes[i] < 64 ? sizes[i] : 64);
 		assert_int_equal(seen->frag_count, sizes[i] > 64);
@@ -501,13 +158,12 @@ static void test_receives_again_and_again(void **state)
 		/* One at a time, for the probe remembers the first ones only. */
 		wire_send(frame, 60 + i % 1400, &nothing);
 		if (i % 100 == 99) {
-			for (unsigned ms = 0; ms < WAIT_MSEC && COUNTER(xdp, recv_packets) <= i;
-			     ms++)
+			for (unsigned ms = 0; ms < WAIT_MSEC && COUNTER(recv_packets) <= i; ms++)
 				usleep(1000);
 		}
 		free(frame);
 	}
-	assert_true(COUNTER(xdp, recv_packets) >= 10000);
+	assert_true(COUNTER(recv_packets) >= 10000);
 	assert_int_equal(probe.count, FRAMES_MAX);
 	for (unsigned i = 0; i < FRAMES_MAX; i++) {
 		uint8_t *frame = frame_new(60 + i % 1400, i, theirs, ours);
@@ -545,7 +201,7 @@ static void test_checksums_are_judged(void **state)
 		unsigned field = cases[i].proto == IPPROTO_TCP ? 50 : 40;
 		struct pkt_offload asks = { 0 };
 
-		frame_make_ip(frame, len, cases[i].proto);
+		frame_make_ip(frame, len, cases[i].proto, 0);
 		if (cases[i].sum == PART)
 			store_be16(frame + 38, len - 34 - 4);
 		if (cases[i].sum == UNFINISHED)
@@ -570,17 +226,18 @@ static void test_checksums_are_judged(void **state)
 static void test_sends_fragments(void **state)
 {
 	static uint8_t got[FRAME_ROOM];
+	struct pkt_offload offload;
 	uint8_t *frame = frame_new(1514, 1, ours, theirs);
 
 	if (!have_namespace)
 		skip();
 	for (unsigned frag_len = 100; frag_len <= 1400; frag_len += 100) {
 		probe_emit(frame, 1514, 64 + frag_len % 37, frag_len, 1, &nothing);
-		assert_int_equal(wire_recv(got), 1514);
+		assert_int_equal(wire_recv(got, &offload), 1514);
 		assert_memory_equal(got, frame, 1514);
 	}
 	wait_until(sent_so_many, 14);
-	assert_int_equal(COUNTER(xdp, send_bytes), 14 * 1514);
+	assert_int_equal(COUNTER(send_bytes), 14 * 1514);
 	free(frame);
 }
 
@@ -588,6 +245,7 @@ static void test_sends_fragments(void **state)
 static void test_sends_again_and_again(void **state)
 {
 	static uint8_t got[FRAME_ROOM];
+	struct pkt_offload offload;
 	unsigned copies = 10000;
 	uint8_t *frame = frame_new(200, 1, ours, theirs);
 
@@ -595,7 +253,7 @@ static void test_sends_again_and_again(void **state)
 		skip();
 	probe_emit(frame, 200, 64, 1000, copies, &nothing);
 	for (unsigned i = 0; i < copies; i++) {
-		if (wire_recv(got) != 200)
+		if (wire_recv(got, &offload) != 200)
 			fail_msg("%u of %u arrived", i, copies);
 		assert_memory_equal(got, frame, 200);
 	}
@@ -607,6 +265,7 @@ static void test_sends_again_and_again(void **state)
 static void test_sends_all_sizes(void **state)
 {
 	static uint8_t got[FRAME_ROOM];
+	struct pkt_offload offload;
 	unsigned copies = 5000;
 	uint8_t *frame = frame_new(1514, 1, ours, theirs);
 
@@ -615,7 +274,7 @@ static void test_sends_all_sizes(void **state)
 	probe.numbered = true;
 	probe_emit(frame, 1514, 64, 700, copies, &nothing);
 	for (unsigned i = 0; i < copies; i++) {
-		uint32_t len = wire_recv(got);
+		uint32_t len = wire_recv(got, &offload);
 
 		if (len != numbered_len(i) || load_be32(got + 14) != i)
 			fail_msg("%u: %u bytes with number %u", i, len, load_be32(got + 14));
@@ -624,7 +283,7 @@ static void test_sends_all_sizes(void **state)
 	}
 	wait_until(sent_so_many, copies);
 	if (port_got("tc bursts")) /* each leaves in one system call */
-		assert_true(COUNTER(xdp, doorbells) <= copies / PKT_BURST + 1);
+		assert_true(COUNTER(doorbells) <= copies / PKT_BURST + 1);
 	free(frame);
 }
 
@@ -633,16 +292,17 @@ static void test_sends_without_offloads(void **state)
 {
 	static const struct pkt_offload tcp = { PKT_CSUM_PARTIAL, PKT_GSO_TCPV4, 1400, 34, 16 };
 	static uint8_t got[FRAME_ROOM];
+	struct pkt_offload offload;
 	uint8_t *frame = frame_new(54 + 14000, 1, ours, theirs);
 
 	if (!have_namespace)
 		skip();
-	frame_make_ip(frame, 54 + 14000, IPPROTO_TCP);
+	frame_make_ip(frame, 54 + 14000, IPPROTO_TCP, 0);
 	probe_emit(frame, 54 + 14000, 64, 4096, 1, &tcp);
 	for (unsigned i = 0; i < 10; i++) {
 		uint32_t sum = csum_add(htonl(1420), htonl(IPPROTO_TCP));
 
-		assert_int_equal(wire_recv(got), 54 + 1400);
+		assert_int_equal(wire_recv(got, &offload), 54 + 1400);
 		sum = csum_partial(got + 26, 8, sum);
 		assert_int_equal(csum_fold(csum_partial(got + 34, 1420, sum)), 0);
 		assert_memory_equal(got + 54, frame + 54 + i * 1400, 1400);
@@ -658,8 +318,8 @@ static void test_frames_are_zones(void **state)
 
 	if (!have_namespace)
 		skip();
-	assert_non_null(xdp->zones[0]);
-	last = xdp->zones[0]->zones;
+	assert_non_null(uplink->zones[0]);
+	last = uplink->zones[0]->zones;
 	for (const struct zone *zone = last; zone; last = zone, zone = zone->next) {
 		assert_true(zone == last || zone->base == last->base + ZONE_SIZE);
 		*(zone->access == ZONE_READ_ONLY ? &shown : &hidden) += ZONE_SIZE;
@@ -672,11 +332,12 @@ static void test_frames_are_zones(void **state)
 static void test_jumbo_frames(void **state)
 {
 	static uint8_t got[FRAME_ROOM];
+	struct pkt_offload offload;
 	uint8_t *frame;
 
 	if (!have_namespace)
 		skip();
-	if (xdp->mtu != JUMBO_MTU)
+	if (uplink->mtu != JUMBO_MTU)
 		skip(); /* the kernel has no multi-buffer */
 	for (unsigned i = 0; i < 100; i++) {
 		frame = frame_new(9014 - i * 50, i, theirs, ours);
@@ -689,7 +350,7 @@ static void test_jumbo_frames(void **state)
 	frame = frame_new(9014, 1, ours, theirs);
 	probe_emit(frame, 9014, 64, 1000, 1000, &nothing);
 	for (unsigned i = 0; i < 1000; i++) {
-		assert_int_equal(wire_recv(got), 9014);
+		assert_int_equal(wire_recv(got, &offload), 9014);
 		assert_memory_equal(got, frame, 9014);
 	}
 	free(frame);
@@ -718,15 +379,8 @@ static void test_refuses_to_open(void **state)
 
 	if (!have_namespace)
 		skip();
-	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct error error = { "" };
-		struct port *port;
-		int err = af_xdp_open(&cases[i].config, &port, &error);
-
-		if (err != cases[i].err || !strstr(error.text, cases[i].says))
-			fail_msg("%d, '%s' is not %d, '%s'", err, error.text, cases[i].err,
-				 cases[i].says);
-	}
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect_refused(af_xdp_open, &cases[i].config, cases[i].err, cases[i].says);
 }
 
 static void test_restores_the_interface(void **state)
@@ -800,5 +454,5 @@ int main(void)
 		TEST(test_restores_the_interface, set_up),
 		TEST(test_several_queues, set_up),
 	};
-	return cmocka_run_group_tests(tests, start, stop);
+	return cmocka_run_group_tests(tests, world_begin, world_end);
 }
