@@ -126,7 +126,8 @@ static inline bool are_plain(const struct port *port, struct pkt **pkts, unsigne
 		const struct pkt *pkt = pkts[i];
 
 		too_big |= pkt->len > surely_fits;
-		asks |= (pkt->offload.flags & PKT_CSUM_PARTIAL) | pkt->offload.gso_type;
+		asks |= (pkt->offload.flags & (PKT_CSUM_PARTIAL | PKT_REMOTE)) |
+			pkt->offload.gso_type;
 	}
 	return !(too_big | asks) && port->caps & PORT_CAP_SG;
 }
