@@ -12,8 +12,8 @@
  *
  *	-plugin libcounts.so,mark=FIFO,out=FILE
  *
- * For each line written to FIFO, a line of JSON is appended to FILE: an array with an object for each CPU that Xen has
- * started.
+ * For each line written to FIFO, a line of JSON is appended to FILE: an array with an object for each CPU that has been
+ * started. A machine without Xen is counted as well: then there are no hypercalls.
  *
  * With dom0 pinned to one CPU and its guests to another, "by CPU" is "by domain, with what Xen does for it".
  *
@@ -21,6 +21,7 @@
  * Debian has no package with its header.
  */
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -176,13 +177,19 @@ static void write_cpu(FILE *out, const struct cpu *cpu)
 	fputs("}}", out);
 }
 
+/* A CPU that has not started has executed nothing. */
+static bool started(const struct cpu *cpu)
+{
+	return cpu->insns[XEN] || cpu->insns[KERNEL];
+}
+
 static void write_counts(void)
 {
 	FILE *out = fopen(out_path, "a");
 
 	if (!out)
 		return;
-	for (int i = 0; i < CPUS && cpus[i].insns[XEN]; i++) {
+	for (int i = 0; i < CPUS && started(&cpus[i]); i++) {
 		fputs(i ? ", " : "[", out);
 		write_cpu(out, &cpus[i]);
 	}
