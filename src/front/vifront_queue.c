@@ -11,6 +11,7 @@
  * byte each, so that neither a confused program nor a dying vifd makes two frames share a buffer.
  *
  * Indexes are read once a burst, published once a burst; an eventfd is written only when vifd sleeps.
+ * What the next burst will be written to is fetched from vifd's CPU at the end of this one.
  */
 #include <errno.h>
 #include <poll.h>
@@ -26,6 +27,9 @@
 
 /* Empty polls after which a program that never waits hears whether vifd is still there. */
 enum { POLLS_PER_LOOK = 4096 };
+
+/* So far ahead is fetched what is read or written next, from vifd's CPU. */
+enum { ENTRIES_AHEAD = 16, BUFS_AHEAD = 32 };
 
 int queue_init(struct queue *queue, struct chunk *chunks, unsigned count)
 {
@@ -82,62 +86,88 @@ static int polled_in_vain(struct vifront *front, struct queue *queue)
 
 /* ---- receiving ---- */
 
-/* Where an entry's bytes are. NULL: vifd's words make no sense. */
-static void *entry_data(struct vifront *front, const struct snet_entry *entry)
-{
-	struct zone *zone = zone_by_id(&front->space, entry->zone);
+/* The zone that the last entry was in: mostly the next one's, too. */
+struct rx_zone {
+	uint64_t id; /* UINT64_MAX: none yet */
+	uint8_t *base;
+};
 
-	if (unlikely(!zone) && vifront_attend(front) == 0) /* it was announced on the socket */
-		zone = zone_by_id(&front->space, entry->zone);
-	if (unlikely(!zone || !zone_holds(entry->offset, entry->len))) {
+/* Where len bytes at place, the first word of an entry, are. NULL: vifd's words make no sense. */
+static inline void *place_data(struct vifront *front, struct rx_zone *last, uint64_t place,
+			       uint32_t len)
+{
+	uint32_t id = place, offset = place >> 32;
+
+	if (unlikely(id != last->id)) {
+		struct zone *zone = zone_by_id(&front->space, id);
+
+		if (!zone && vifront_attend(front) == 0) /* it was announced on the socket */
+			zone = zone_by_id(&front->space, id);
+		*last = zone ? (struct rx_zone){ id, zone->base } : (struct rx_zone){ UINT64_MAX };
+	}
+	if (unlikely(last->id != id || !zone_holds(offset, len))) {
 		front_break(front, -EPROTO,
-			    "vifd sent %u bytes at %u of zone %u, which do not exist", entry->len,
-			    entry->offset, entry->zone);
+			    "vifd sent %u bytes at %u of zone %u, which do not exist", len, offset,
+			    id);
 		return NULL;
 	}
-	return zone->base + entry->offset;
+	return last->base + offset;
 }
+
+/* Bytes from flags on are the same in both. */
+static_assert(
+	offsetof(struct snet_entry, len) == 8 && offsetof(struct snet_entry, id) == 12 &&
+		offsetof(struct snet_entry, flags) == 16 &&
+		offsetof(struct vifront_buf, len) == 8 && offsetof(struct vifront_buf, id) == 12 &&
+		offsetof(struct vifront_buf, flags) == 16 &&
+		offsetof(struct vifront_buf, gso_type) == offsetof(struct snet_entry, gso_type) &&
+		offsetof(struct vifront_buf, gso_size) == offsetof(struct snet_entry, gso_size) &&
+		offsetof(struct vifront_buf, csum_start) ==
+			offsetof(struct snet_entry, csum_start) &&
+		offsetof(struct vifront_buf, csum_offset) ==
+			offsetof(struct snet_entry, csum_offset) &&
+		sizeof(struct vifront_buf) == 24,
+	"a buffer is an entry, but for the first of its three words");
 
 int vifront_recv(struct vifront *front, unsigned number, struct vifront_buf *bufs, unsigned count)
 {
+	struct rx_zone zone = { UINT64_MAX };
 	int err;
 	struct queue *queue = queue_of(front, number, &err);
-	struct snet_rings *rings;
 	unsigned there, whole = 0;
 
 	if (unlikely(!queue))
 		return err;
-	rings = &queue->rings;
-	there = snet_look(&rings->control->back.produced) - queue->rx_taken;
+
+	const struct snet_rings rings = queue->rings;
+	const uint32_t first = queue->rx_taken;
+
+	there = snet_look(&rings.control->back.produced) - first;
 	if (there == 0)
 		return polled_in_vain(front, queue);
-	if (unlikely(there > rings->mask + 1))
+	if (unlikely(there > rings.mask + 1))
 		return front_break(front, -EPROTO, "vifd sent more than the ring holds");
-	for (unsigned i = 0; i < there && i < count; i++) {
-		const struct snet_entry *entry = snet_entry_at(rings, rings->rx,
-							       queue->rx_taken + i);
-		void *data = entry_data(front, entry);
+	if (count > there)
+		count = there;
+	for (unsigned i = 0; i < count; i++) {
+		const uint64_t *words = (uint64_t *)snet_entry_at(&rings, rings.rx, first + i);
+		uint64_t lengths = words[1], request = words[2];
+		void *data = place_data(front, &zone, words[0], (uint32_t)lengths);
 
 		if (unlikely(!data))
 			return broken(front);
 		__builtin_prefetch(data);
-		bufs[i] = (struct vifront_buf){
-			.data = data,
-			.len = entry->len,
-			.id = entry->id,
-			.flags = entry->flags,
-			.gso_type = entry->gso_type,
-			.gso_size = entry->gso_size,
-			.csum_start = entry->csum_start,
-			.csum_offset = entry->csum_offset,
-		};
-		if (likely(!(entry->flags & SNET_MORE)))
+		__builtin_prefetch(snet_entry_at(&rings, rings.rx, first + i + ENTRIES_AHEAD));
+		bufs[i].data = data;
+		memcpy(&bufs[i].len, &lengths, sizeof(lengths));
+		memcpy(&bufs[i].flags, &request, sizeof(request));
+		if (likely(!(request & SNET_MORE)))
 			whole = i + 1;
 	}
 	if (unlikely(whole == 0))
 		return there > count ? -EMSGSIZE
 				     : front_break(front, -EPROTO, "vifd sent half a frame");
-	queue->rx_taken += whole;
+	queue->rx_taken = first + whole;
 	return whole;
 }
 
@@ -147,12 +177,17 @@ void vifront_release(struct vifront *front, unsigned number, const struct vifron
 	int err;
 	struct queue *queue = queue_of(front, number, &err);
 	struct snet_rings *rings;
+	uint32_t *rx_done, mask, at;
 
 	if (unlikely(!queue) || count == 0)
 		return;
 	rings = &queue->rings;
+	rx_done = rings->rx_done;
+	mask = rings->mask;
+	at = queue->rx_released;
 	for (unsigned i = 0; i < count; i++)
-		rings->rx_done[queue->rx_released++ & rings->mask] = bufs[i].id;
+		rx_done[at++ & mask] = bufs[i].id;
+	queue->rx_released = at;
 	snet_publish(&rings->control->front.given_back, queue->rx_released);
 	wake(queue, SNET_WANT_DONE);
 }
@@ -171,18 +206,27 @@ static void put_free(struct queue *queue, uint32_t id)
 /* Take back what vifd is done with. 0, or what is wrong. */
 static int reap(struct vifront *front, struct queue *queue)
 {
-	struct snet_rings *rings = &queue->rings;
-	uint32_t given = snet_look(&rings->control->back.given_back);
+	const uint32_t *tx_done = queue->rings.tx_done, mask = queue->rings.mask;
+	uint32_t given = snet_look(&queue->rings.control->back.given_back), at = queue->tx_done;
+	uint32_t ids = queue->chunk_count * CHUNK_IDS, *small = queue->small;
+	uint8_t *states = queue->states;
+	unsigned small_count = queue->small_count;
 
-	if (unlikely(given - queue->tx_done > queue->tx_produced - queue->tx_done))
+	if (unlikely(given - at > queue->tx_produced - at))
 		return front_break(front, -EPROTO, "vifd gave back more than it had");
-	for (; queue->tx_done != given; queue->tx_done++) {
-		uint32_t id = rings->tx_done[queue->tx_done & rings->mask];
+	for (; at != given; at++) {
+		uint32_t id = tx_done[at & mask];
 
-		if (unlikely(id >= queue->chunk_count * CHUNK_IDS || queue->states[id] != BUF_SENT))
+		if (unlikely(id >= ids || states[id] != BUF_SENT))
 			return front_break(front, -EPROTO, "vifd gave back what it did not have");
-		put_free(queue, id);
+		states[id] = BUF_FREE;
+		if (likely(id % CHUNK_IDS != CHUNK_WHOLE))
+			small[small_count++] = id;
+		else
+			queue->large[queue->large_count++] = id;
 	}
+	queue->small_count = small_count;
+	queue->tx_done = at;
 	return 0;
 }
 
@@ -228,14 +272,28 @@ static void mend_chunks(struct queue *queue)
 	queue->small_count = kept;
 }
 
-/* Where a buffer begins, and how many bytes it has. */
-static inline uint8_t *buf_base(const struct queue *queue, uint32_t id, uint32_t *len)
+static inline uint8_t *small_base(const struct chunk *chunks, uint32_t id)
 {
-	uint8_t *base = queue->chunks[id / CHUNK_IDS].base;
+	return chunks[id / CHUNK_IDS].base + id % CHUNK_IDS * VIFRONT_BUF_SMALL;
+}
 
-	id %= CHUNK_IDS;
-	*len = id == CHUNK_WHOLE ? VIFRONT_BUF_LARGE : VIFRONT_BUF_SMALL;
-	return id == CHUNK_WHOLE ? base : base + id * VIFRONT_BUF_SMALL;
+/* Hand out the last count of those that are free. */
+static void hand_out(const struct queue *queue, const uint32_t *ids_end, bool is_small,
+		     struct vifront_buf *bufs, unsigned count)
+{
+	const struct chunk *chunks = queue->chunks;
+	uint8_t *states = queue->states;
+
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t id = *--ids_end;
+
+		states[id] = BUF_HELD;
+		bufs[i] = (struct vifront_buf){
+			.data = is_small ? small_base(chunks, id) : chunks[id / CHUNK_IDS].base,
+			.len = is_small ? VIFRONT_BUF_SMALL : VIFRONT_BUF_LARGE,
+			.id = id,
+		};
+	}
 }
 
 int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct vifront_buf *bufs,
@@ -264,13 +322,8 @@ int vifront_alloc(struct vifront *front, unsigned number, uint32_t bytes, struct
 	}
 	if (count > *left)
 		count = *left;
-	for (unsigned i = 0; i < count; i++) {
-		uint32_t id = ids[--*left];
-
-		bufs[i] = (struct vifront_buf){ .id = id };
-		bufs[i].data = buf_base(queue, id, &bufs[i].len);
-		queue->states[id] = BUF_HELD;
-	}
+	hand_out(queue, ids + *left, is_small, bufs, count);
+	*left -= count;
 	return count;
 }
 
@@ -297,47 +350,79 @@ void vifront_free(struct vifront *front, unsigned number, const struct vifront_b
 
 /* ---- sending ---- */
 
-/* And does it say something that lies within it? */
-static bool is_sendable(const struct queue *queue, const struct vifront_buf *buf)
+/* Does the program hold it, and does it say something that lies within it? *place: where, as the
+ * first word of an entry. */
+static inline bool is_sendable(const struct queue *queue, const struct vifront_buf *buf,
+			       uint64_t *place)
 {
-	uintptr_t off;
-	uint32_t len;
+	const struct chunk *chunk = &queue->chunks[buf->id / CHUNK_IDS];
+	uint32_t which = buf->id % CHUNK_IDS, size = VIFRONT_BUF_SMALL, len = buf->len;
+	uint32_t base = which * VIFRONT_BUF_SMALL;
+	uint64_t off;
 
-	if (!is_held(queue, buf) || unlikely(buf->len == 0))
+	if (!is_held(queue, buf))
 		return false;
-	off = (uintptr_t)buf->data - (uintptr_t)buf_base(queue, buf->id, &len);
-	return likely(off < len && buf->len <= len - off);
+	if (unlikely(which == CHUNK_WHOLE)) {
+		base = 0;
+		size = VIFRONT_BUF_LARGE;
+	}
+	off = (uintptr_t)buf->data - (uintptr_t)chunk->base;
+	*place = chunk->zone | (chunk->offset + off) << 32;
+	return likely(off - base < size && len - 1 < size - (uint32_t)(off - base));
 }
 
-/* Buffers of the frame that begins at bufs; 0: it is not one. */
-static unsigned frame_bufs(const struct queue *queue, const struct vifront_buf *bufs,
-			   unsigned count)
+/* Buffers of the frame that begins at bufs, one of count; 0: it has no end. */
+static inline unsigned frame_bufs(const struct vifront_buf *bufs, unsigned count)
 {
 	if (count > VIFRONT_FRAME_BUFS)
 		count = VIFRONT_FRAME_BUFS;
-	for (unsigned i = 0; i < count && is_sendable(queue, &bufs[i]); i++) {
+	for (unsigned i = 0; i < count; i++) {
 		if (likely(!(bufs[i].flags & VIFRONT_MORE)))
 			return i + 1;
 	}
 	return 0;
 }
 
-static void put_entry(struct queue *queue, const struct vifront_buf *buf)
+/* Send a buffer, not visible before it is published. False: it cannot be. */
+static inline bool put_entry(const struct queue *queue, const struct snet_rings *rings,
+			     uint32_t index, const struct vifront_buf *buf)
 {
-	const struct chunk *chunk = &queue->chunks[buf->id / CHUNK_IDS];
+	uint64_t *words = (uint64_t *)snet_entry_at(rings, rings->tx, index), place;
 
-	*snet_entry_at(&queue->rings, queue->rings.tx, queue->tx_produced++) = (struct snet_entry){
-		.zone = chunk->zone,
-		.offset = chunk->offset + ((uint8_t *)buf->data - chunk->base),
-		.len = buf->len,
-		.id = buf->id,
-		.flags = buf->flags,
-		.gso_type = buf->gso_type,
-		.gso_size = buf->gso_size,
-		.csum_start = buf->csum_start,
-		.csum_offset = buf->csum_offset,
-	};
+	if (unlikely(!is_sendable(queue, buf, &place)))
+		return false;
+	words[0] = place;
+	memcpy(&words[1], &buf->len, sizeof(words[1]));
+	memcpy(&words[2], &buf->flags, sizeof(words[2]));
 	queue->states[buf->id] = BUF_SENT;
+	return true;
+}
+
+/* Send a frame of count buffers. False: it cannot be, and nothing of it is. */
+static inline bool put_frame(const struct queue *queue, const struct snet_rings *rings,
+			     uint32_t index, const struct vifront_buf *bufs, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (likely(put_entry(queue, rings, index + i, &bufs[i])))
+			continue;
+		while (i-- > 0)
+			queue->states[bufs[i].id] = BUF_HELD;
+		return false;
+	}
+	return true;
+}
+
+/* What the next burst will be written to. */
+static void prefetch_next(const struct queue *queue)
+{
+	unsigned n = queue->small_count < BUFS_AHEAD ? queue->small_count : BUFS_AHEAD;
+	const uint32_t *ids = queue->small + queue->small_count - n;
+	const struct snet_rings *rings = &queue->rings;
+
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch(small_base(queue->chunks, ids[i]), 1);
+	for (unsigned i = 0; i < BUFS_AHEAD; i += 64 / SNET_ENTRY_MIN)
+		__builtin_prefetch(snet_entry_at(rings, rings->tx, queue->tx_produced + i), 1);
 }
 
 int vifront_send(struct vifront *front, unsigned number, const struct vifront_buf *bufs,
@@ -346,29 +431,34 @@ int vifront_send(struct vifront *front, unsigned number, const struct vifront_bu
 	int err;
 	struct queue *queue = queue_of(front, number, &err);
 	unsigned room, sent = 0;
+	bool wrong = false;
 
 	if (likely(queue))
 		err = reap(front, queue);
 	if (unlikely(err))
 		return err;
-	room = queue->rings.mask + 1 - (queue->tx_produced - queue->tx_done);
-	while (sent < count) {
-		unsigned frame = frame_bufs(queue, bufs + sent, count - sent);
 
-		if (unlikely(frame == 0)) {
-			if (sent == 0)
-				return -EINVAL;
+	const struct snet_rings rings = queue->rings;
+	const uint32_t first = queue->tx_produced;
+
+	room = rings.mask + 1 - (first - queue->tx_done);
+	while (sent < count) {
+		unsigned frame = frame_bufs(bufs + sent, count - sent);
+
+		wrong = frame == 0;
+		if (wrong || frame > room - sent)
 			break;
-		}
-		if (frame > room - sent)
+		wrong = !put_frame(queue, &rings, first + sent, bufs + sent, frame);
+		if (wrong)
 			break;
-		for (unsigned end = sent + frame; sent < end; sent++)
-			put_entry(queue, &bufs[sent]);
+		sent += frame;
 	}
 	if (unlikely(sent == 0))
-		return polled_in_vain(front, queue);
-	snet_publish(&queue->rings.control->front.produced, queue->tx_produced);
+		return wrong ? -EINVAL : polled_in_vain(front, queue);
+	queue->tx_produced = first + sent;
+	snet_publish(&rings.control->front.produced, queue->tx_produced);
 	wake(queue, SNET_WANT_ENTRIES);
+	prefetch_next(queue);
 	return sent;
 }
 

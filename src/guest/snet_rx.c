@@ -409,8 +409,9 @@ static inline void copy_small(const struct pkt *pkt, uint8_t *to)
 }
 
 /*
- * Those packets in front of a burst that fit the buffers of ids, but for those that go by reference.
- * Returns how many they are. put_own() for many: what is in the queue stays in registers.
+ * Those packets in front of a burst that fit the buffers of ids, but for those that go by reference:
+ * to copy no more than a header costs less. Returns how many they are. put_own() for many: what is in
+ * the queue stays in registers.
  */
 static unsigned put_small(struct snet *snet, struct snet_queue *queue, struct pkt **pkts,
 			  unsigned n, struct port_stats *stats)
@@ -432,7 +433,7 @@ static unsigned put_small(struct snet *snet, struct snet_queue *queue, struct pk
 		uint32_t len = pkt->len, id;
 		uint64_t request, off;
 
-		if (len > SNET_OWN_BYTES || pkt->frag_count & refer)
+		if (len > SNET_OWN_BYTES || (len > PKT_HEADER_FAST && pkt->frag_count & refer))
 			break;
 		request = request_of(snet, pkt);
 		if (unlikely(request))

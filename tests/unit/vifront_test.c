@@ -366,6 +366,11 @@ static void test_refuses_what_is_no_frame(void **state)
 	again = bufs[64];
 	again.len = 0;
 	assert_int_equal(vifront_send(front, 0, &again, 1), -EINVAL);
+	struct vifront_buf twice[2] = { bufs[64], bufs[64] };
+
+	twice[0].flags = VIFRONT_MORE;
+	assert_int_equal(vifront_send(front, 0, twice, 2), -EINVAL);
+	assert_null(fake_take(&fake.queues[0])); /* nor half of it */
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), 1);
 	assert_int_equal(vifront_send(front, 0, &bufs[64], 1), -EINVAL); /* it is gone */
 	assert_int_equal(vifront_send(front, 0, bufs + 1, VIFRONT_FRAME_BUFS), -EINVAL);
