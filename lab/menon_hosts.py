@@ -11,7 +11,9 @@ H is the host's number, I the wire's; the host has the last number 1 in all thes
 
 Theory of operation. What is sent leaves by a NIC with all offloads, a TAP of the wire's. What is received comes in frames of
 1500 bytes, each written to a buffer by somebody else, as a NIC does: the kernel, on the wire's CPU. All else of a host has one
-CPU (cpus.py): program, kernel of the guest, vif-front, vifd. The wires have the other one.
+CPU (cpus.py): program, kernel of the guest, vif-front, vifd. The wires have the other one. Who is woken on the host's CPU does
+not push aside who runs there (run_in_turn()): a hypervisor lets a domain go on, too, and a switch for each frame would hide
+everything else.
 """
 import os
 import subprocess
@@ -33,6 +35,12 @@ def switches(pid):
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         count += sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches" in line)
     return count
+
+
+def run_in_turn(pid):
+    """Have a process wait for its turn when it is woken."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
 
 
 def wake_cost(hz):
@@ -116,6 +124,7 @@ class Domain(Host):
             self.nic.run(f"ip link set {name} addrgenmode none up")
             commands.append(f"uplink add rx{i} af-xdp={name} netns={self.nic.netns} lro=off {uplink} bridge=br0")
         self.vifd = self.stack.enter_context(Vifd(self.lab.folder, *commands, name=f"{self.name}-vifd", affinity=[HOST_CPU]))
+        run_in_turn(self.vifd.pid)
         for wire, address in self.wires.ends(SENT_TO, self.number):
             wire.address(f"s{self.number}", f"{address}/24")
             wire.receive_on_cpu(f"s{self.number}")
@@ -154,6 +163,7 @@ class Guest(Domain):
 
     def start(self):
         self.front = Front(self.lab.folder, self.stack, self.name, self.end, self.address(SENT_TO), HOST_CPU)
+        run_in_turn(self.front.process.pid)
 
     @contextmanager
     def without_gso(self):
