@@ -204,7 +204,7 @@ class Dom0(Guest):
 class Cost:
     """What carrying bytes has cost dom0.
 
-    insns, xen          instructions per byte, all and Xen's share
+    insns, where        instructions per byte, and of these {"xen", "kernel", "module", "user"}
     hypercalls, grant   times, all and those about grants
     cr3, cr4, syscalls  times
     mbps                what iperf3 says, on the emulated machine's clock
@@ -215,14 +215,15 @@ class Cost:
     def __init__(self, before, after, octets, output):
         insns = {where: after[where] - before[where] for where in ("xen", "kernel", "module", "user")}
         calls = {number: times - before["hypercalls"].get(number, 0) for number, times in after["hypercalls"].items()}
-        self.insns, self.xen = sum(insns.values()) / octets, insns["xen"] / octets
+        self.insns, self.where = sum(insns.values()) / octets, {where: count / octets for where, count in insns.items()}
         self.hypercalls, self.grant = sum(calls.values()), calls.get(self.GRANT_TABLE_OP, 0)
         self.cr3, self.cr4, self.syscalls = (after[name] - before[name] for name in ("cr3", "cr4", "syscalls"))
         match = re.search(r"([0-9.]+) Mbits/sec +receiver", output)
         self.mbps = float(match[1]) if match else None
 
     def __str__(self):
-        return (f"insn/byte {self.insns:.2f} (Xen's {self.xen:.2f}), hypercalls {self.hypercalls} (grants {self.grant}),"
+        where = ", ".join(f"{where} {share:.2f}" for where, share in self.where.items())
+        return (f"insn/byte {self.insns:.2f} ({where}), hypercalls {self.hypercalls} (grants {self.grant}),"
                 f" CR3 {self.cr3}, CR4 {self.cr4}, system calls {self.syscalls}, {self.mbps:.0f} Mb/s emulated")
 
 
