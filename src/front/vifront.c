@@ -231,10 +231,7 @@ static int shake_hands(struct vifront *front, uint64_t end, struct error *error)
 		if (err == -EAGAIN) {
 			err = wait_readable(front->sock, end);
 			if (err == -ETIMEDOUT)
-				return fail(error, err,
-					    "%s: vifd does not answer; perhaps it has another "
-					    "front end there",
-					    path);
+				return fail(error, err, "%s: vifd does not answer", path);
 			if (err)
 				return fail(error, err, "%s: %s", path, strerror(-err));
 			continue;

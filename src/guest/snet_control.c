@@ -4,8 +4,8 @@
  * messages are in snet/snet_msg.h.
  *
  * Theory of operation. The port lives from snet_open() to snet_close(), whether a front end is
- * connected or not. One front end is served at a time, the next one waits in the backlog. It says
- * HELLO once and nothing else ever; everything that it may touch is made by vifd and shown to it.
+ * connected or not. One front end is served at a time, others are told so at once and sent away. It
+ * says HELLO once and nothing else ever; everything that it may touch is made by vifd and shown to it.
  *
  *      listening --accept--> connected --HELLO--> session --end--> listening
  *
@@ -16,6 +16,7 @@
 #include "guest/snet_control.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,16 +191,48 @@ void snet_close(struct port *port)
 
 /* ---- the socket ---- */
 
+/* Has who is connected gone, even if that was not heard of yet? */
+static bool has_gone(int fd)
+{
+	struct pollfd pollfd = { .fd = fd };
+
+	return poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLHUP;
+}
+
+/* Tell who has connected that somebody else has, and who. */
+static void turn_away(struct snet_guest *guest, int fd)
+{
+	struct snet_msg msg = { .type = SNET_REFUSED }, unread;
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+
+	getsockopt(guest->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+	snprintf(msg.refused, sizeof(msg.refused), "another front end is connected there, pid %d",
+		 (int)peer.pid);
+	guest->refused++;
+	send(fd, &msg, sizeof(msg), MSG_DONTWAIT | MSG_NOSIGNAL);
+	/* closing it with something unread would take that away again */
+	shutdown(fd, SHUT_RD);
+	while (recv(fd, &unread, sizeof(unread), MSG_DONTWAIT) > 0)
+		;
+	close(fd);
+}
+
 static void on_accept(void *arg, uint32_t events)
 {
 	struct snet_guest *guest = arg;
 	int fd = -1, timer, room = SEND_BUFFER;
 
+	if (guest->fd >= 0 && has_gone(guest->fd))
+		disconnect(guest);
 	if (tokens_take(&guest->tokens, TOKENS_CONNECT))
 		fd = accept4(guest->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	else
 		guest->throttled++;
-	loop_set_events(guest->listen_fd, 0);
+	if (fd >= 0 && guest->fd >= 0) {
+		turn_away(guest, fd);
+		return;
+	}
 	if (fd >= 0 && loop_add_fd(fd, EPOLLIN, on_message, guest) == 0) {
 		if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
 			setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
@@ -210,6 +243,7 @@ static void on_accept(void *arg, uint32_t events)
 	if (fd >= 0)
 		close(fd);
 	/* too often, or out of descriptors: leave it in the backlog for a while */
+	loop_set_events(guest->listen_fd, 0);
 	timer = loop_add_timer(THROTTLE_MS, on_throttle_end, guest);
 	guest->timer = timer > 0 ? timer : 0;
 }
@@ -313,8 +347,6 @@ static void disconnect(struct snet_guest *guest)
 	if (guest->snet.session && log_allowed(&guest->limit))
 		log_info("guest %s: front end disconnected", guest->snet.port.name);
 	end_session(guest);
-	if (!guest->timer)
-		loop_set_events(guest->listen_fd, EPOLLIN);
 }
 
 /* ---- sessions ---- */

@@ -144,7 +144,7 @@ EXPECT = {
     "die-in-flight": [shown("reconnects", 14)],
     "never-reads": [],
     "kick-storm": [served],
-    "second-front-end": [served, found("waits")],
+    "second-front-end": [served, found("all sent away"), shown("refused", 20)],
 }
 
 
