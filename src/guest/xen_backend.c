@@ -109,7 +109,7 @@ static void look_at_all(void)
 	free(domain);
 }
 
-/* A domain has ended: have its interfaces' directories gone? */
+/* A domain has ended, or its part of the store has gone: whose directories have? */
 static void look_at_known(void)
 {
 	for (struct xen_vif *vif = backend.vifs, *next; vif; vif = next) {
@@ -130,8 +130,10 @@ static void on_directory(const char *path)
 		look_at_all();
 		return;
 	}
-	if (sscanf(path, DIRECTORY "/%5u/%5u%n", &domid, &devid, &end) != 2)
+	if (sscanf(path, DIRECTORY "/%5u/%5u%n", &domid, &devid, &end) != 2) {
+		look_at_known();
 		return;
+	}
 	if (path[end] == '\0')
 		look_at(domid, devid);
 	for (unsigned i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++) {

@@ -359,10 +359,10 @@ static void test_map(void **state)
 
 static struct pkt *make_pkt(const struct frame *frame, uint32_t header_len, uint32_t frag)
 {
-	struct pkt *pkt;
+	struct pkt *pkt = NULL;
 	uint32_t off = header_len < frame->len ? header_len : frame->len;
 
-	pkt_pool_get(&worker->pool, &pkt, 1);
+	assert_int_equal(pkt_pool_get(&worker->pool, &pkt, 1), 1);
 	pkt->len = frame->len;
 	pkt->header_len = off;
 	pkt->in_port = 0;
