@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-IDS = {"M3", "M25", "M26", "M28", "M29", "M31", "M33", "M34", "M37"}
+IDS = {"M3", "M5", "M25", "M26", "M28", "M29", "M31", "M33", "M34", "M37"}
 
 
 class Run:
@@ -60,6 +60,8 @@ def test_the_papers_figures(menon):
     assert (paper["M3", "guest", "throughput, receive"], paper["M3", "guest", "throughput, send"]) == (820, 750)
     assert by["M31", "high-ioc", "cycles/byte VMM"]["paper_ratio"] == 0.62
     assert by["M29", "high", "cycles/byte guest"]["paper_ratio"] == 0.25
+    assert by["M5", "flip", "driver and VMM, receive"]["paper"] == 0.7
+    assert by["M5", "flip", "driver and VMM, receive"]["ours"]["median"] == 0.5
 
 
 @pytest.mark.parametrize("ident, directions", [("M33", {"write"}), ("M37", {"receive"}), ("M31", {"send"}),
