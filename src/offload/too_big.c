@@ -35,27 +35,17 @@
 #include "bridge/bridge.h"
 #include "pkt/csum.h"
 #include "pkt/headers.h"
+#include "pkt/proto.h"
 #include "port/worker.h"
 
 enum {
 	ANSWERS_PER_SEC = 1000,
 	ANSWERS_AT_ONCE = 64, /* after a pause */
 
-	IPV4_HLEN = 20,
-	IPV4_FLAGS = 6,
-	IPV4_DF = 0x4000,
+	IPV4_DF = 0x4000, /* of IPV4_FLAGS */
 	IPV4_OFFSET_MASK = 0x1fff,
-	IPV4_PROTO = 9,
-	IPV4_CSUM = 10,
-	IPV4_SADDR = 12,
-	IPV4_DADDR = 16,
 	IPV4_ANSWER_MAX = 576,
 
-	IPV6_HLEN = 40,
-	IPV6_PAYLOAD_LEN = 4,
-	IPV6_NEXT = 6,
-	IPV6_SADDR = 8,
-	IPV6_DADDR = 24,
 	IPV6_OFFSET_MASK = 0xfff8,
 	IPV6_MTU_MIN = 1280, /* also the longest answer */
 
@@ -223,7 +213,7 @@ static void finish_ipv4(struct pkt *answer, const uint8_t *offender, uint16_t mt
 	memset(ip, 0, IPV4_HLEN + ICMP_HLEN);
 	ip[0] = 0x45;
 	ip[1] = TOS_INTERNETCONTROL;
-	store_be16(ip + 2, answer->len - answer->l3_off);
+	store_be16(ip + IPV4_TOTAL_LEN, answer->len - answer->l3_off);
 	store_be16(ip + IPV4_FLAGS, IPV4_DF);
 	ip[8] = HOPS;
 	ip[IPV4_PROTO] = IPPROTO_ICMP;

@@ -34,25 +34,8 @@
 #include "offload/linear.h"
 #include "pkt/csum.h"
 #include "pkt/headers.h"
+#include "pkt/proto.h"
 #include "port/worker.h"
-
-enum {
-	IPV4_TOTAL_LEN = 2,
-	IPV4_ID = 4,
-	IPV4_CSUM = 10,
-	IPV4_HLEN_MAX = 60,
-	IPV6_PAYLOAD_LEN = 4,
-	IPV6_HLEN = 40,
-	TCP_SEQ = 4,
-	TCP_FLAGS = 13,
-	TCP_CSUM = 16,
-	TCP_HLEN_MAX = 60,
-	TCP_FIN = 0x01,
-	TCP_PSH = 0x08,
-	TCP_CWR = 0x80,
-	UDP_LEN = 4,
-	UDP_CSUM = 6,
-};
 
 static void tso_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 {

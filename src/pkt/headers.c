@@ -19,17 +19,12 @@
 #include <net/ethernet.h>
 #include <netinet/in.h>
 
+#include "pkt/proto.h"
+
 enum {
-	VLAN_HLEN = 4,
 	ETHERTYPE_QINQ = 0x88a8,
-	IPV4_HLEN_MIN = 20,
 	IPV4_FRAGMENT_MASK = 0x3fff, /* more fragments, and the offset */
-	IPV6_HLEN = 40,
 	IPV6_FRAGMENT_MASK = 0xfff9, /* the offset, and more fragments */
-	TCP_HLEN_MIN = 20,
-	TCP_CSUM_OFFSET = 16,
-	UDP_HLEN = 8,
-	UDP_CSUM_OFFSET = 6,
 };
 
 /* Make sure that n header bytes are in the private copy. */
@@ -47,16 +42,16 @@ static void parse_l4(struct pkt *pkt, unsigned off, uint8_t proto, unsigned end)
 	pkt->l4_off = off;
 	pkt->l4_proto = proto;
 	if (likely(proto == IPPROTO_TCP)) {
-		if (off + TCP_HLEN_MIN > end || !have(pkt, off + TCP_HLEN_MIN))
+		if (off + TCP_HLEN > end || !have(pkt, off + TCP_HLEN))
 			return;
-		header_end = off + (l4[12] >> 4) * 4;
-		if (header_end < off + TCP_HLEN_MIN)
+		header_end = off + (l4[TCP_DATA_OFFSET] >> 4) * 4;
+		if (header_end < off + TCP_HLEN)
 			return;
 	} else if (proto == IPPROTO_UDP) {
 		if (off + UDP_HLEN > end || !have(pkt, off + UDP_HLEN))
 			return;
 		header_end = off + UDP_HLEN;
-		unsigned udp_len = load_be16(l4 + 4);
+		unsigned udp_len = load_be16(l4 + UDP_LEN);
 
 		if (udp_len < UDP_HLEN || off + udp_len > end)
 			return;
@@ -72,19 +67,19 @@ static void parse_ipv4(struct pkt *pkt)
 	unsigned off = pkt->l3_off;
 	const uint8_t *ip = pkt->header + off;
 
-	if (!have(pkt, off + IPV4_HLEN_MIN))
+	if (!have(pkt, off + IPV4_HLEN))
 		return;
 
 	unsigned header_len = (ip[0] & 0xf) * 4;
-	unsigned total_len = load_be16(ip + 2);
+	unsigned total_len = load_be16(ip + IPV4_TOTAL_LEN);
 
-	if (ip[0] >> 4 != 4 || header_len < IPV4_HLEN_MIN || total_len < header_len ||
+	if (ip[0] >> 4 != 4 || header_len < IPV4_HLEN || total_len < header_len ||
 	    total_len > pkt->len - off || !have(pkt, off + header_len))
 		return;
 
-	bool fragment = load_be16(ip + 6) & IPV4_FRAGMENT_MASK;
+	bool fragment = load_be16(ip + IPV4_FLAGS) & IPV4_FRAGMENT_MASK;
 
-	parse_l4(pkt, off + header_len, fragment ? 0 : ip[9], off + total_len);
+	parse_l4(pkt, off + header_len, fragment ? 0 : ip[IPV4_PROTO], off + total_len);
 }
 
 static void parse_ipv6(struct pkt *pkt)
@@ -93,11 +88,11 @@ static void parse_ipv6(struct pkt *pkt)
 	const uint8_t *ip = pkt->header + off;
 
 	if (!have(pkt, off + IPV6_HLEN) || ip[0] >> 4 != 6 ||
-	    load_be16(ip + 4) > pkt->len - off - IPV6_HLEN)
+	    load_be16(ip + IPV6_PAYLOAD_LEN) > pkt->len - off - IPV6_HLEN)
 		return;
 
-	unsigned end = off + IPV6_HLEN + load_be16(ip + 4);
-	uint8_t proto = ip[6];
+	unsigned end = off + IPV6_HLEN + load_be16(ip + IPV6_PAYLOAD_LEN);
+	uint8_t proto = ip[IPV6_NEXT];
 
 	/* Ends because each extension header is at least 8 bytes and the header copy is bounded. */
 	for (off += IPV6_HLEN;;) {
@@ -165,11 +160,11 @@ static bool check_checksum(const struct pkt *pkt)
 		return false;
 	if (pkt->l4_proto == IPPROTO_TCP) {
 		if (start == l4_off)
-			return offset == TCP_CSUM_OFFSET;
-		inner_off += TCP_HLEN_MIN;
+			return offset == TCP_CSUM;
+		inner_off += TCP_HLEN;
 	} else if (pkt->l4_proto == IPPROTO_UDP) {
 		if (start == l4_off)
-			return offset == UDP_CSUM_OFFSET;
+			return offset == UDP_CSUM;
 		inner_off += UDP_HLEN;
 	}
 	return start >= inner_off;
@@ -185,10 +180,7 @@ static void drop_gso(struct pkt_offload *offload)
 /* Of a packet with l4_off set: does the IP packet fill the frame? */
 static bool ip_fills_frame(const struct pkt *pkt)
 {
-	const uint8_t *ip = pkt->header + pkt->l3_off;
-	unsigned ip_len = headers_is_ipv6(pkt) ? IPV6_HLEN + load_be16(ip + 4) : load_be16(ip + 2);
-
-	return pkt->l3_off + ip_len == pkt->len;
+	return pkt->l3_off + headers_ip_len(pkt) == pkt->len;
 }
 
 static bool check_gso(struct pkt *pkt)

@@ -7,6 +7,7 @@
 #define VIFD_HEADERS_H
 
 #include <arpa/inet.h>
+#include <netinet/ip6.h>
 #include <string.h>
 
 #include "pkt/pkt.h"
@@ -99,6 +100,15 @@ static inline void store_be32(uint8_t *p, uint32_t v)
 static inline bool headers_is_ipv6(const struct pkt *pkt)
 {
 	return pkt->header[pkt->l3_off] >> 4 == 6;
+}
+
+/* Of such a packet: bytes from its IP header on, as that says; the frame may be padded. */
+static inline unsigned headers_ip_len(const struct pkt *pkt)
+{
+	const uint8_t *ip = pkt->header + pkt->l3_off;
+
+	return headers_is_ipv6(pkt) ? sizeof(struct ip6_hdr) + load_be16(ip + 4)
+				    : load_be16(ip + 2);
 }
 
 #endif

@@ -52,6 +52,7 @@
 #include "bridge/bridge.h"
 #include "pkt/csum.h"
 #include "pkt/headers.h"
+#include "pkt/proto.h"
 #include "port/worker.h"
 #include "zone/zone_host.h"
 
@@ -65,9 +66,6 @@ enum {
 	BUSY_BURSTS = 16,       /* received without a sleep: the queue is kept busy */
 	SEND_BUDGET = 32,       /* packets that one sendto() sends in copy mode */
 	SEND_BUFFER = 64 << 20, /* bytes of memory of packets on their way; frames bound it */
-	IPV6_HLEN = 40,
-	TCP_CSUM_OFFSET = 16,
-	UDP_CSUM_OFFSET = 6,
 };
 
 static_assert((int)XSK_RX_FRAMES < (int)NO_FRAME, "frames are numbered in 16 bits");
@@ -234,15 +232,6 @@ static void queue_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 	xsk_ring_prod__submit(&queue->fill, count);
 }
 
-/* IP payload bytes of a parsed packet, from the IP header: the frame may be padded. */
-static unsigned l4_len(const struct pkt *pkt)
-{
-	const uint8_t *ip = pkt->header + pkt->l3_off;
-	unsigned end = headers_is_ipv6(pkt) ? IPV6_HLEN + load_be16(ip + 4) : load_be16(ip + 2);
-
-	return pkt->l3_off + end - pkt->l4_off;
-}
-
 /* Say of the checksum what is known for certain; see the top of the file. */
 static void judge_checksum(const struct xsk_queue *queue, struct pkt *pkt)
 {
@@ -252,14 +241,14 @@ static void judge_checksum(const struct xsk_queue *queue, struct pkt *pkt)
 	headers_parse(pkt);
 	if (!pkt->payload_off || !pkt_pull(pkt, pkt->payload_off))
 		return;
-	offset = pkt->l4_proto == IPPROTO_TCP ? TCP_CSUM_OFFSET : UDP_CSUM_OFFSET;
+	offset = pkt->l4_proto == IPPROTO_TCP ? TCP_CSUM : UDP_CSUM;
 	memcpy(&field, pkt->header + pkt->l4_off + offset, sizeof(field));
 
-	unsigned len = l4_len(pkt);
+	unsigned len = pkt->l3_off + headers_ip_len(pkt) - pkt->l4_off;
 
 	/* The sender made none, or over something other than we would look at. */
 	if (pkt->l4_proto == IPPROTO_UDP &&
-	    (field == 0 || load_be16(pkt->header + pkt->l4_off + 4) != len))
+	    (field == 0 || load_be16(pkt->header + pkt->l4_off + UDP_LEN) != len))
 		return;
 
 	uint32_t pseudo = csum_pseudo(pkt, len);
