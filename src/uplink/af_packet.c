@@ -165,8 +165,12 @@ json_t *af_packet_show(struct port *port)
 {
 	const struct netif *netif = &uplink_of(port)->netif;
 	json_t *show = netif_show(netif);
+	uint64_t lost = 0;
 
+	for (unsigned i = 0; i < port->queues; i++)
+		lost += packet_queue_lost(&af_packet_of(port)->queues[i]);
 	json_object_set_new(show, "got", show_driver(netif));
+	json_object_set_new(show, "kernel", json_pack("{s:I}", "rx_dropped", (json_int_t)lost));
 	return show;
 }
 

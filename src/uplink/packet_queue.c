@@ -126,6 +126,16 @@ void packet_queue_close(struct packet_queue *queue)
 		close(queue->fd);
 }
 
+uint64_t packet_queue_lost(struct packet_queue *queue)
+{
+	struct tpacket_stats since = { 0 }; /* we asked last */
+	socklen_t len = sizeof(since);
+
+	if (getsockopt(queue->fd, SOL_PACKET, PACKET_STATISTICS, &since, &len) == 0)
+		queue->lost += since.tp_drops;
+	return queue->lost;
+}
+
 /* ---- receiving ---- */
 
 /* The interface went down or away; say so once. */

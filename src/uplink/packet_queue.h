@@ -29,6 +29,8 @@ struct packet_queue {
 	struct recv_place places[PKT_BURST];
 	struct packet_control controls[PKT_BURST];
 	struct recv_bufs bufs;
+	uint64_t
+		lost; /* the main thread's: what the kernel had no room for, as far as it was asked */
 } __attribute__((aligned(64))); /* queues belong to different workers */
 
 /* Make ready a zeroed queue, which borrows link. Its bufs are the caller's to open and to close. */
@@ -41,6 +43,9 @@ int packet_queue_open(struct packet_queue *queue, int ifindex);
 int packet_queue_let_in(struct packet_queue *queue);
 /* Also of one that could not be opened. */
 void packet_queue_close(struct packet_queue *queue);
+
+/* Main thread. How many packets the kernel had no room for in the socket. */
+uint64_t packet_queue_lost(struct packet_queue *queue);
 
 /* struct port_ops for one queue: */
 unsigned packet_queue_recv(struct packet_queue *queue, struct port *port, struct pkt **pkts,

@@ -14,6 +14,7 @@ there, with the kernel's opinion of each packet in front of it.
 import collections
 import contextlib
 import os
+import signal
 import socket
 import struct
 import time
@@ -22,6 +23,7 @@ import pytest
 
 from lib.traffic import tcp_copy
 from lib.vifd import VifdError
+from net.test_tap import checksum, drops, eventually, raw, udp_echo
 
 ETH_P_ALL, ETH_P_TEST = 3, 0x88b5  # the latter: for local experiments
 SOL_PACKET, PACKET_AUXDATA, PACKET_VNET_HDR = 263, 8, 15
@@ -57,20 +59,6 @@ def uplink(vifd, port):
     return next(row for row in vifd.ctl("show uplinks") if row["name"] == port)
 
 
-def drops(vifd, port):
-    """What a port has dropped, but for what Linux said while its port was the only one: drop_nowhere."""
-    return {name: count for name, count in vifd.stats(port).items()
-            if name.startswith("drop_") and name != "drop_nowhere" and count}
-
-
-def eventually(condition, timeout=5):
-    """Wait until condition() is true; returns what it returned last."""
-    end = time.monotonic() + timeout
-    while not (result := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return result
-
-
 def packet_socket(end, protocol=ETH_P_ALL):
     """Sees the frames that end's eth0 receives and sends."""
     watch = end.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
@@ -78,20 +66,11 @@ def packet_socket(end, protocol=ETH_P_ALL):
     return watch
 
 
-def raw(mac):
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def folded(data):
-    """One's complement sum (RFC 1071): 2**16 is 1 modulo 65535."""
-    return int.from_bytes(data + bytes(len(data) & 1), "big") % 65535
-
-
 def look(ip, vnet):
     """Of an IPv4/TCP packet: flags and GSO type in its vnet header, whether the checksum is complete, and payload."""
     ip = ip[:int.from_bytes(ip[2:4], "big")]
-    assert folded(ip[:20]) == 0
-    complete = folded(ip[12:20] + struct.pack("!HH", 6, len(ip) - 20) + ip[20:]) == 0
+    assert checksum(ip[:20]) == 0xffff
+    complete = checksum(ip[12:20] + struct.pack("!HH", 6, len(ip) - 20) + ip[20:]) == 0xffff
     return vnet[0], vnet[1], complete, ip[20 + (ip[32] >> 4) * 4:]
 
 
@@ -107,30 +86,16 @@ def test_tcp_carries_whole_packets_unchanged(make_lan, address):
         # 64 KiB cross whole in both directions, nobody segments or sums (M6, M7).
         assert stats["recv_gso_packets"] > 500 and stats["send_gso_packets"] > 500
         assert stats["segmented_packets"] == stats["checksummed_packets"] == 0
-        assert not drops(lan.vifd, port).keys() - {"drop_queue_full"}
-
-
-def udp_echo(lan, address, sizes):
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with lan.one.socket(family, socket.SOCK_DGRAM, timeout=5) as client, \
-            lan.two.socket(family, socket.SOCK_DGRAM, timeout=5) as server:
-        server.bind(("", 7001))
-        for size in sizes:
-            data = os.urandom(size)
-            client.sendto(data, (address, 7001))
-            got, where = server.recvfrom(1 << 16)
-            assert got == data
-            server.sendto(got, where)
-            assert client.recv(1 << 16) == data
+        assert not drops(lan.vifd.stats(port)).keys() - {"drop_queue_full"}
 
 
 @pytest.mark.parametrize("mtu", [1500, 9000])
 def test_udp_of_all_sizes(make_lan, mtu):
     lan = make_lan(mtu=mtu)
     sizes = [0, 1, 17, 18, 19, 100, 149, 150, 151, 1000, 1471, 1472, 1473, 4000, 8972, 8973, 30000, 65000]
-    udp_echo(lan, "10.79.0.2", sizes)
-    udp_echo(lan, "fd79::2", sizes)
-    assert not drops(lan.vifd, "p1") and not drops(lan.vifd, "p2")
+    udp_echo(lan.one, lan.two, "10.79.0.2", sizes)
+    udp_echo(lan.one, lan.two, "fd79::2", sizes)
+    assert not drops(lan.vifd.stats("p1")) and not drops(lan.vifd.stats("p2"))
 
 
 def test_vlan_interfaces(make_lan):
@@ -153,8 +118,8 @@ def tcp_packet(payload):
     """An IPv4/TCP packet whose checksum is to be finished."""
     source, to = bytes([10, 79, 0, 1]), bytes([10, 79, 0, 2])
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40 + len(payload), 1, 0x4000, 64, 6, 0, source, to)
-    ip = ip[:10] + struct.pack("!H", ~folded(ip) & 0xffff) + ip[12:]
-    start = folded(source + to + struct.pack("!HH", 6, 20 + len(payload)))
+    ip = ip[:10] + struct.pack("!H", ~checksum(ip) & 0xffff) + ip[12:]
+    start = checksum(source + to + struct.pack("!HH", 6, 20 + len(payload)))
     return ip + struct.pack("!HHIIBBHHH", 7, 9, 1, 1, 0x50, 0x18, 500, start, 0) + payload
 
 
@@ -190,7 +155,7 @@ def test_tagged_packets_with_offloads(make_lan, tags, size, offload):
             assert complete or flags & NEEDS_CSUM and offload == "all"
             got += tcp_payload
     assert got == payload
-    assert not drops(lan.vifd, "p1") and not drops(lan.vifd, "p2")
+    assert not drops(lan.vifd.stats("p1")) and not drops(lan.vifd.stats("p2"))
 
 
 @pytest.mark.parametrize("protocol", [0x8100, 0x88a8])
@@ -314,6 +279,22 @@ def test_show(make_lan):
     assert {"sg", "csum", "tso4", "tso6", "ecn"} <= set(row["caps"])
     assert "driver-csum" in row["got"]
     assert "nic1" in lan.vifd.vifctl("show", "uplinks").stdout
+
+
+def test_what_the_kernel_lost_is_told(make_lan):
+    """While vifd does nothing its sockets overflow."""
+    lan = make_lan()
+    frame = raw(TWO) + raw(ONE) + struct.pack("!H", ETH_P_TEST) + bytes(1500)
+    assert uplink(lan.vifd, "p1")["kernel"] == {"rx_dropped": 0}
+    received = lan.vifd.stats("p1")["recv_packets"]
+    with packet_socket(lan.one) as send:
+        os.kill(lan.vifd.pid, signal.SIGSTOP)
+        for _ in range(20000):
+            send.send(frame)
+        os.kill(lan.vifd.pid, signal.SIGCONT)
+    assert eventually(lambda: uplink(lan.vifd, "p1")["kernel"]["rx_dropped"] + lan.vifd.stats("p1")["recv_packets"]
+                      - received >= 20000)
+    assert uplink(lan.vifd, "p1")["kernel"]["rx_dropped"] > 1000
 
 
 def test_mtu_changes_are_noticed(make_lan):
