@@ -9,6 +9,7 @@ left and right are the witness: they exchange numbered packets from the first sc
 leave behind a vifd without a single descriptor or mapping more than before. All of it runs twice: as built for use with
 one worker, and with two under ASan and UBSan, where a stray access is the end of vifd.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -236,7 +237,7 @@ EXPECT = {
 
 
 class Stage:
-    """vifd with the four guests, and the witness at work. Survives from test to test, unless vifd does not."""
+    """vifd with the guests, and the witness at work. Survives from test to test, unless vifd does not."""
 
     def __init__(self, build, workers):
         self.build, self.workers = build, workers
@@ -246,13 +247,16 @@ class Stage:
     def path(self, guest):
         return f"{self.folder}/{guest}.sock"
 
+    def guests(self):
+        """Commands that add those beside the witness."""
+        return [f"guest add evil vhost-user={self.path('evil')} bridge=br0",
+                f"guest add mate vhost-user={self.path('mate')} bridge=br0",
+                f"guest add client vhost-user={self.path('client')} client bridge=br0"]
+
     def start(self):
         self.vifd = Vifd(self.folder, f"set workers={self.workers}", "bridge add br0",
                          f"guest add left vhost-user={self.path('left')} mac={LEFT} bridge=br0",
-                         f"guest add right vhost-user={self.path('right')} bridge=br0",
-                         f"guest add evil vhost-user={self.path('evil')} bridge=br0",
-                         f"guest add mate vhost-user={self.path('mate')} bridge=br0",
-                         f"guest add client vhost-user={self.path('client')} client bridge=br0")
+                         f"guest add right vhost-user={self.path('right')} bridge=br0", *self.guests())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lib.vifd, "BUILD", self.build)
             self.vifd.start()
@@ -310,17 +314,22 @@ def eventually(check, seconds=5):
             time.sleep(0.02)
 
 
-@pytest.fixture(scope="module", params=["build", "build-asan"])
-def shared_stage(request):
-    build = BUILD if request.param == "build" else ROOT / request.param
-    assert (build / "src" / "vifd").exists(), f"no vifd in {build}: run `make test`"
-    stage = Stage(build, workers=1 if request.param == "build" else 2)
+def staged(kind, build):
+    """A stage of this kind with the vifd of a build folder, for as long as a module's tests take."""
+    folder = BUILD if build == "build" else ROOT / build
+    assert (folder / "src" / "vifd").exists(), f"no vifd in {folder}: run `make test`"
+    stage = kind(folder, workers=1 if build == "build" else 2)
     yield stage
     try:
         stage.stop()
     finally:
         stage.abandon()
         shutil.rmtree(stage.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=["build", "build-asan"])
+def shared_stage(request):
+    yield from staged(Stage, request.param)
 
 
 @pytest.fixture
@@ -331,19 +340,18 @@ def stage(shared_stage, request):
     return shared_stage
 
 
-def perform(stage, scenario, evil, checks):
-    """Run a scenario, check what it left in the counters while evil is there, and that nothing is left after it."""
-    possessions = stage.possessions()
-    before, stage.evil_before = stage.vifd.stats("evil"), stage.guest("evil")
+@contextlib.contextmanager
+def performing(stage, scenario, *command):
+    """Run a scenario. The body gets what the program says when it is at its worst, and looks at what that did; the program ends
+    after it. Nobody else must have noticed anything."""
     stage.ask_witness()
-    hostile = subprocess.Popen(with_parent([PROGRAMS / "hostile", scenario, evil, stage.path("mate")]), text=True,
+    hostile = subprocess.Popen(with_parent([PROGRAMS / command[0], scenario, *command[1:]]), text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        line = hostile.stdout.readline()
+        said = hostile.stdout.readline()
         assert stage.vifd.running, "vifd is gone"
-        assert line == "done\n", hostile.communicate()[1]
-        for check in checks:
-            eventually(lambda: check(stage, before))
+        assert said, hostile.communicate()[1]
+        yield said
         asked = time.monotonic()
         stage.vifd.ctl("show stats")
         assert time.monotonic() - asked < 2, "the control socket does not answer"
@@ -356,6 +364,16 @@ def perform(stage, scenario, evil, checks):
     assert seen["complaint"] == "" and not seen["corrupt"] and not seen["disorder"], seen
     assert seen["packets"] > 0 and seen["longest_gap_ms"] < LONGEST_GAP_MS, seen
     assert stage.vifd.running, "vifd is gone"
+
+
+def perform(stage, scenario, evil, checks):
+    """Run a scenario, check what it left in the counters while evil is there, and that nothing is left after it."""
+    possessions = stage.possessions()
+    before, stage.evil_before = stage.vifd.stats("evil"), stage.guest("evil")
+    with performing(stage, scenario, "hostile", evil, stage.path("mate")) as said:
+        assert said == "done\n"
+        for check in checks:
+            eventually(lambda: check(stage, before))
 
     def nothing_left():
         assert not stage.guest("evil")["connected"]

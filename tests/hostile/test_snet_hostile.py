@@ -11,17 +11,12 @@ with trust=shared. All of it runs twice, as test_hostile.py does.
 import contextlib
 import json
 import os
-import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-import lib.vifd
-from hostile.test_hostile import LEFT, LONGEST_GAP_MS, PROGRAMS, Stage, eventually
-from lib.guest import ROOT, with_parent
-from lib.vifd import BUILD, Vifd
+from hostile.test_hostile import PROGRAMS, Stage, eventually, performing, stage, staged # noqa: F401 (stage is a fixture)
 
 ZONES_MAX = 32 # of a guest: 16 to send from, 16 to receive into
 REFERENCES_MAX = 512
@@ -30,18 +25,9 @@ NOT_A_HELLO = "a message that is not one HELLO"
 
 
 class SnetStage(Stage):
-    def start(self):
-        self.vifd = Vifd(self.folder, f"set workers={self.workers}", "bridge add br0",
-                         f"guest add left vhost-user={self.path('left')} mac={LEFT} bridge=br0",
-                         f"guest add right vhost-user={self.path('right')} bridge=br0",
-                         *(f"guest add {name} snet={self.path(name)} trust={trust} bridge=br0" for name, trust in (
-                             ("evil", "isolated"), ("mate", "isolated"), ("evil-shared", "shared"), ("mate-shared", "shared"))))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lib.vifd, "BUILD", self.build)
-            self.vifd.start()
-        self.witness = subprocess.Popen(with_parent([PROGRAMS / "witness", self.path("left"), self.path("right")]),
-                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.ask_witness()
+    def guests(self):
+        return [f"guest add {name} snet={self.path(name)} trust={trust} bridge=br0" for name, trust in (
+            ("evil", "isolated"), ("mate", "isolated"), ("evil-shared", "shared"), ("mate-shared", "shared"))]
 
     def possessions(self):
         """Descriptors but those of zones, which guests keep; and how many mappings of rings there are."""
@@ -150,52 +136,18 @@ EXPECT = {
 
 @pytest.fixture(scope="module", params=["build", "build-asan"])
 def shared_stage(request):
-    build = BUILD if request.param == "build" else ROOT / request.param
-    assert (build / "src" / "vifd").exists(), f"no vifd in {build}: run `make test`"
-    stage = SnetStage(build, workers=1 if request.param == "build" else 2)
-    yield stage
-    try:
-        stage.stop()
-    finally:
-        stage.abandon()
-        shutil.rmtree(stage.folder, ignore_errors=True)
-
-
-@pytest.fixture
-def stage(shared_stage, request):
-    if not shared_stage.vifd:
-        shared_stage.start()
-    request.node.vifds = [shared_stage.vifd] # conftest shows what it said if the test fails
-    return shared_stage
+    yield from staged(SnetStage, request.param)
 
 
 def perform(stage, scenario, suffix):
     """Run a scenario, check what it left in the counters while evil is there, and that nothing is left after it."""
     evil, possessions = "evil" + suffix, stage.possessions()
     before = stage.vifd.stats(evil), stage.guest(evil)
-    stage.ask_witness()
-    hostile = subprocess.Popen(with_parent([PROGRAMS / "snet_hostile", scenario, stage.path(evil), stage.path("mate" + suffix)]),
-                               text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        line = hostile.stdout.readline()
-        assert stage.vifd.running, "vifd is gone"
-        assert line, hostile.communicate()[1]
+    with performing(stage, scenario, "snet_hostile", stage.path(evil), stage.path("mate" + suffix)) as line:
         said = json.loads(line)
         print(f"evil: {said}")
         for check in EXPECT[scenario]:
             eventually(lambda: check(stage, evil, *before, said))
-        asked = time.monotonic()
-        stage.vifd.ctl("show stats")
-        assert time.monotonic() - asked < 2, "the control socket does not answer"
-        hostile.communicate(timeout=20)
-    finally:
-        hostile.kill()
-        hostile.wait()
-    seen = stage.ask_witness()
-    print(f"witness during {scenario}: {seen}")
-    assert seen["complaint"] == "" and not seen["corrupt"] and not seen["disorder"], seen
-    assert seen["packets"] > 0 and seen["longest_gap_ms"] < LONGEST_GAP_MS, seen
-    assert stage.vifd.running, "vifd is gone"
 
     def nothing_left():
         row = stage.guest(evil)

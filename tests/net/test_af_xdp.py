@@ -23,9 +23,9 @@ import time
 import pytest
 
 from lib.traffic import tcp_copy
+from net.test_tap import MIB, checksum, drops, udp_echo
 
 ETH_P_ALL = 3
-MIB = 1 << 20
 
 Lan = collections.namedtuple("Lan", "vifd nics ends")
 
@@ -51,11 +51,6 @@ def make_lan(start_vifd, make_netns):
 
 def got(vifd, port):
     return next(row for row in vifd.ctl("show uplinks") if row["name"] == port)["got"]
-
-
-def drops(vifd, port):
-    return {name: count for name, count in vifd.stats(port).items()
-            if name.startswith("drop_") and name != "drop_nowhere" and count}
 
 
 def checksum_errors(end):
@@ -86,15 +81,6 @@ def arrived(watch):
     return frames
 
 
-def total(data):
-    """One's complement sum."""
-    data += b"\0" * (len(data) % 2)
-    s = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while s >> 16:
-        s = (s & 0xffff) + (s >> 16)
-    return s
-
-
 def l4_of(frame):
     """Pseudo header and L4 packet of an IPv4 or IPv6 frame of TCP or UDP, else None."""
     kind, ip = frame[12:14], frame[14:]
@@ -109,21 +95,6 @@ def l4_of(frame):
     if protocol not in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         return None
     return addresses + struct.pack("!II", len(l4), protocol), l4
-
-
-def udp_echo(one, two, address, sizes):
-    """Send a datagram of each size and back."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with one.socket(family, socket.SOCK_DGRAM, timeout=5) as client, \
-            two.socket(family, socket.SOCK_DGRAM, timeout=5) as server:
-        server.bind(("", 7001))
-        for size in sizes:
-            data = os.urandom(size)
-            client.sendto(data, (address, 7001))
-            there, where = server.recvfrom(1 << 16)
-            assert there == data
-            server.sendto(there, where)
-            assert client.recv(1 << 16) == data
 
 
 # ---- traffic ----
@@ -144,7 +115,7 @@ def test_ping_and_tcp_both_ways(make_lan, mode, peers):
     tcp_copy(one, two, "fd78::2", 8)
     udp_echo(one, two, "10.78.0.2", [0, 1, 17, 18, 19, 22, 23, 100, 1471, 1472, 1473, 4000, 65507])
     udp_echo(one, two, "fd78::2", [0, 1, 2, 3, 1452, 1453, 65507 - 20])
-    assert not drops(vifd, "p1") and not drops(vifd, "p2")
+    assert not drops(vifd.stats("p1")) and not drops(vifd.stats("p2"))
     assert checksum_errors(one) == checksum_errors(two) == 0
 
 
@@ -160,7 +131,7 @@ def test_large_packets_of_a_tap_leave_in_segments(make_lan, make_netns):
     tcp_copy(other, one, "fd78::1", 8)
     stats = vifd.stats("p1")
     assert stats["segmented_packets"] > 100 and stats["send_gso_packets"] == 0
-    assert not drops(vifd, "p1") and not drops(vifd, "wire")
+    assert not drops(vifd.stats("p1")) and not drops(vifd.stats("wire"))
     assert checksum_errors(one) == checksum_errors(other) == 0
 
 
@@ -177,7 +148,7 @@ def test_two_workers_send_through_one_queue(make_lan, make_netns, mtu):
         for copy in [pool.submit(tcp_copy, source, one, "10.78.0.1", 32) for source in (two, other)]:
             copy.result()
     assert checksum_errors(one) == 0
-    assert set(drops(vifd, "p1")) <= {"drop_queue_full"}
+    assert set(drops(vifd.stats("p1"))) <= {"drop_queue_full"}
 
 
 def test_jumbo_packets(make_lan):
@@ -191,7 +162,7 @@ def test_jumbo_packets(make_lan):
     tcp_copy(one, two, "10.78.0.2", 32)
     tcp_copy(two, one, "fd78::1", 32)
     assert vifd.stats("p1")["recv_bytes"] / vifd.stats("p1")["recv_packets"] > 4000
-    assert not drops(vifd, "p1") and not drops(vifd, "p2")
+    assert not drops(vifd.stats("p1")) and not drops(vifd.stats("p2"))
     assert checksum_errors(one) == checksum_errors(two) == 0
 
 
@@ -205,7 +176,7 @@ def test_several_queues(make_lan):
     assert len(carried) == 4 and sum(int(count) > 0 for count in carried) > 1
     assert nics.counter("nic1", "rx_packets") > kernel[0]
     assert nics.run("cat /proc/net/snmp") == kernel[1] # no packet went astray, into the kernel of the near end
-    assert not drops(vifd, "p1") and not drops(vifd, "p2")
+    assert not drops(vifd.stats("p1")) and not drops(vifd.stats("p2"))
 
 
 def test_queues_that_are_not_used_are_told_of(make_lan, make_netns):
@@ -229,7 +200,7 @@ def test_checksums_on_the_wire(make_lan, mode, peers):
         frames = [l4 for l4 in map(l4_of, arrived(watch)) if l4]
     assert len(frames) > 2000
     for pseudo, l4 in frames:
-        assert total(pseudo + l4) == 0xffff
+        assert checksum(pseudo + l4) == 0xffff
     assert vifd.stats("p2")["checksummed_packets"] > 2000
 
 
@@ -244,10 +215,10 @@ def test_wrong_checksums_stay_wrong(make_lan):
         for n in range(200):
             payload = os.urandom(100)
             udp = struct.pack("!HHHH", 7002, 7003, 108, 0) + payload
-            right = ~total(source + to + struct.pack("!II", 108, 17) + udp) & 0xffff
+            right = ~checksum(source + to + struct.pack("!II", 108, 17) + udp) & 0xffff
             wrong = right ^ 1 << n % 16
             ip = struct.pack("!BBHHHBBH", 0x45, 0, 128, n, 0, 64, 17, 0) + source + to
-            ip = ip[:10] + struct.pack("!H", ~total(ip) & 0xffff) + ip[12:]
+            ip = ip[:10] + struct.pack("!H", ~checksum(ip) & 0xffff) + ip[12:]
             sent.append(b"".join(mac) + b"\x08\x00" + ip + udp[:6] + struct.pack("!H", wrong or 1) + payload)
             send.send(sent[-1])
         frames = [frame for frame in arrived(watch) if frame[:6] == mac[0]]
