@@ -46,6 +46,23 @@ def connect(wire, address, port):
     return conn
 
 
+def pair(source, sink, address, room=None):
+    """Both ends of a connection from one namespace to another, at an address of the sink's, for programs to inherit.
+    room: of the sink's buffer, None: as the kernel likes."""
+    with sink.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        if room:
+            listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
+        listener.bind((address, 0))
+        listener.listen()
+        conn = source.socket(socket.AF_INET, socket.SOCK_STREAM)
+        conn.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+    for end in (conn, accepted):
+        end.setblocking(True)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+    return conn, accepted
+
+
 def acked(conn):
     """Bytes that the other end has acknowledged."""
     return BYTES_ACKED.unpack_from(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0]
@@ -115,21 +132,12 @@ class Connection:
     """TCP from one namespace to another, with a program at each end, to the end of its with statement.
 
     verbs   what the programs do, first that at source
-    room    of the receiver's buffer, None: as the kernel likes
+    room    of the sink's buffer, as pair() has it
     """
 
     def __init__(self, source, sink, address, verbs, size, room=None):
-        with sink.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            if room:
-                listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
-            listener.bind((address, 0))
-            listener.listen()
-            self.conn = source.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.conn.connect(listener.getsockname())
-            accepted, _ = listener.accept()
+        self.conn, accepted = pair(source, sink, address, room)
         for end in (self.conn, accepted):
-            end.setblocking(True)
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(verbs[0] == "ping"))
         self.programs = {end.cpu: self._program(end.cpu, verb, conn, READ if verb in ("read", "discard") else size)
                          for end, verb, conn in ((sink, verbs[1], accepted), (source, verbs[0], self.conn))}
