@@ -9,7 +9,7 @@ guest=(qemu-system-x86 busybox-static iperf3 ethtool iproute2 iputils-ping cpio 
 test=(clang libclang-rt-dev clang-format python3-pytest python3-pytest-xdist python3-pytest-timeout python3-scapy
 	dpdk-dev strace tcpdump spin kmod gnuplot-nox)
 bench=(dpdk-dev libdpdk-dev openvswitch-switch-dpdk vde2)
-lab=(valgrind gnuplot-nox)
+lab=(valgrind gnuplot-nox mariadb-server-core sysbench linux-perf)
 
 wanted=()
 for purpose; do

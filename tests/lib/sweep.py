@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a killed run leaves behind: network namespaces and folders named after a process that is gone.
 
-Everything that tests and demo make outside the checkout is called vifd-PID-...; processes end with their parent by
+Everything that tests, demo and lab make outside the checkout is called vifd-PID-...; processes end with their parent by
 the kernel's hand (lib.guest.with_parent), these do not.
 """
 import os
@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+MEMORY = "/dev/shm" # for files that must not wait for a disk
 
 
 def _orphans(folder):
@@ -22,5 +24,6 @@ def _orphans(folder):
 def sweep():
     for path in _orphans("/run/netns"):
         subprocess.run(["ip", "netns", "del", path.name], stderr=subprocess.DEVNULL) # another run may sweep too
-    for path in _orphans(tempfile.gettempdir()):
-        shutil.rmtree(path, ignore_errors=True)
+    for folder in (tempfile.gettempdir(), MEMORY):
+        for path in _orphans(folder):
+            shutil.rmtree(path, ignore_errors=True)
