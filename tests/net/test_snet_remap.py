@@ -32,11 +32,19 @@ def changes(vifd, what):
     def look():
         return {**vifd.ctl("show guests")[0]["remap"], **vifd.stats("p1")}
 
-    assert eventually(lambda: (first := look()) == (time.sleep(0.3), look())[1]), "it does not come to rest"
-    before = look()
+    def at_rest():
+        looks = [look()]
+
+        def again():
+            time.sleep(0.2)
+            looks.append(look())
+            return looks[-1] == looks[-2]
+        assert eventually(again), "it does not come to rest"
+        return looks[-1]
+
+    before = at_rest()
     what()
-    assert eventually(lambda: look()["taken_back"] == look()["handed_over"])
-    after = look()
+    after = at_rest()
     return {name: count - before[name] for name, count in after.items() if isinstance(count, int)}
 
 
