@@ -297,14 +297,10 @@ static void block_count(const struct tc_burst *burst, struct block *block, unsig
 unsigned tc_burst_flush(struct tc_burst *burst, struct port *port)
 {
 	struct port_stats *stats = port_stats(port);
-	struct block *block;
-	unsigned count;
+	struct block *block = block_of(burst, worker_self->id);
+	unsigned count = burst->blocks ? block->count : 0;
 	ssize_t sent;
 
-	if (!burst->blocks)
-		return 0;
-	block = block_of(burst, worker_self->id);
-	count = block->count;
 	if (count == 0)
 		return 0;
 	sent = send(burst->sock, &block->trigger, sizeof(block->trigger), MSG_DONTWAIT);
