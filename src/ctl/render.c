@@ -103,8 +103,9 @@ static const struct view views[] = {
 			{ "WORKER", "id", NUMBER }, { "CPU", "cpu", NUMBER },
 			{ "PACKETS", "packets", COUNT }, { "BURSTS", "bursts", COUNT },
 			{ "ROUNDS", "rounds", COUNT }, { "SLEEPS", "sleeps", COUNT },
-			{ "SPIN", "spin_usec", USEC }, { "WON", "spins_won", COUNT },
-			{ "LOST", "spins_lost", COUNT }, { "POLLS", "queues", QUEUES },
+			{ "NAPS", "naps", COUNT }, { "SPIN", "spin_usec", USEC },
+			{ "WON", "spins_won", COUNT }, { "LOST", "spins_lost", COUNT },
+			{ "POLLS", "queues", QUEUES },
 		},
 	},
 	{

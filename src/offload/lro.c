@@ -25,6 +25,11 @@
  *      every:K    at the end of every K-th poll, empty ones too, or after 1 ms (A4: K = 2)
  *      usec:T     in the first poll T us or more after its first segment
  *      auto       by the law in lro_law.c, which guesses when the next segment comes
+ *
+ * Naps. With usec:T and auto the worker may stay away while segments come in (the law is in lro_law.c,
+ * to which it is told here what came). What is found then counts as arrived when the nap began, so
+ * that T bounds the sum; and is all taken in before any of it leaves by the clock, so that aggregates
+ * are long.
  */
 #include "offload/lro.h"
 
@@ -43,7 +48,9 @@ enum {
 	SETS = LRO_FLOWS / WAYS,
 	REFUSALS = 16,
 	REFUSAL_SEGMENTS = 256,
-	POOL_RESERVE = 8, /* share of the pool's packets that is not for us: 1/8 */
+	POOL_RESERVE = 8,  /* share of the pool's packets that is not for us: 1/8 */
+	BULK_SEGMENTS = 8, /* of an aggregate that tells of bulk */
+	DRAIN_POLLS = 16,  /* after a nap: a quarter of an AF_XDP queue's frames */
 };
 
 /* Times are TSC. */
@@ -55,6 +62,7 @@ struct flow {
 	struct flow *older, *newer; /* held */
 	struct lro_law law;
 	bool open; /* the latest segment waited, or might have: the next one tells what for */
+	bool bulk; /* what left last was long: what ends it is no message of its own */
 } __attribute__((aligned(64)));
 
 /* Somebody to whom packets are not to be merged for now. */
@@ -69,6 +77,8 @@ struct lro {
 	struct lro_config config;
 	struct lro_stats stats;
 	uint64_t now;
+	uint64_t since;           /* what is found now came then or later; 0: just now */
+	unsigned drained;         /* polls after a nap, which found that there may be more */
 	uint64_t due;             /* auto: nothing that is held leaves earlier */
 	struct flow *recent;      /* found last: the first to look at */
 	struct flow *held_oldest; /* in order of first */
@@ -118,6 +128,7 @@ void lro_configure(struct lro *lro, const struct lro_config *config)
 	lro_law_times(&lro->law, usec);
 	lro->ns_per_mcycle = (UINT64_C(1000000000) << 20) / cycles_hz();
 	lro->due = UINT64_MAX;
+	lro->since = 0;
 	lro->polls = 0;
 	memset(lro->refusals, 0, sizeof(lro->refusals));
 	memset(lro->hashes, 0, sizeof(lro->hashes));
@@ -137,43 +148,23 @@ const struct lro_stats *lro_stats(const struct lro *lro)
 
 /* ---- how long ---- */
 
-/*
- * Buckets: 0 up to 64 ns, then four of equal width for each doubling: 80, 96, 112, 128, 160, ..
- */
-enum { DELAY_FIRST = 6 /* log2 */, DELAY_STEPS = 2 /* log2 */ };
-
-uint64_t lro_delay_bound(unsigned bucket)
+/* When what a poll has found arrived, at the earliest. */
+static uint64_t arrival(const struct lro *lro)
 {
-	unsigned octave, step;
-
-	if (bucket == 0)
-		return 1 << DELAY_FIRST;
-	octave = (bucket - 1) >> DELAY_STEPS;
-	step = (bucket - 1) & ((1 << DELAY_STEPS) - 1);
-	return (UINT64_C(1) << (DELAY_FIRST - DELAY_STEPS + octave)) *
-	       ((1 << DELAY_STEPS) + step + 1);
+	return unlikely(lro->since) ? lro->since : lro->now;
 }
 
-static unsigned delay_bucket(uint64_t ns)
+/* Something leaves that began to arrive then. */
+static void note_delay(struct lro *lro, uint64_t first)
 {
-	unsigned log2, step, bucket;
+	uint64_t cycles = lro->now - first, ns;
 
-	if (ns < 1 << DELAY_FIRST)
-		return 0;
-	log2 = 63 - __builtin_clzll(ns);
-	step = ns >> (log2 - DELAY_STEPS) & ((1 << DELAY_STEPS) - 1);
-	bucket = 1 + ((log2 - DELAY_FIRST) << DELAY_STEPS) + step;
-	return bucket < LRO_DELAY_BUCKETS ? bucket : LRO_DELAY_BUCKETS - 1;
-}
-
-static void note_delay(struct lro *lro, uint64_t cycles)
-{
-	uint64_t ns;
-
+	if (lro->now <= first)
+		return;
 	if (cycles > UINT64_C(1) << 40) /* minutes */
 		cycles = UINT64_C(1) << 40;
 	ns = cycles * lro->ns_per_mcycle >> 20;
-	lro->stats.delay[delay_bucket(ns)]++;
+	lro->stats.delay[lro_delay_bucket(ns)]++;
 	if (ns > lro->stats.delay_max)
 		lro->stats.delay_max = ns;
 }
@@ -247,17 +238,33 @@ static void held_remove(struct lro *lro, struct flow *flow)
 		lro->held_newest = flow->older;
 }
 
+/*
+ * A flow's train of so many segments is complete, with a segment of which the sender said so. A
+ * short one is a message, unless it is the rest of a longer one.
+ */
+static void judge_train(struct lro *lro, struct flow *flow, unsigned segments)
+{
+	if (segments < BULK_SEGMENTS && !(flow && flow->bulk))
+		lro_nap_note_urgent(&worker_self->nap, lro->now);
+	if (flow)
+		flow->bulk = segments >= BULK_SEGMENTS;
+}
+
 static void flush(struct lro *lro, struct flow *flow, enum lro_reason reason)
 {
 	unsigned segments = flow->aggregate.segments;
 	struct pkt *pkt = lro_aggregate_finish(&flow->aggregate);
 
+	if (reason == LRO_REASON_last)
+		judge_train(lro, flow, segments);
+	else
+		flow->bulk |= segments >= BULK_SEGMENTS;
+
 	held_remove(lro, flow);
 	lro->held -= segments;
-	flow->open = reason == LRO_REASON_timing;
+	flow->open = reason == LRO_REASON_timing && !lro->since; /* a nap is no wait */
 	count_out(lro, reason, segments);
-	if (lro->now > flow->first)
-		note_delay(lro, lro->now - flow->first);
+	note_delay(lro, flow->first);
 	if (unlikely(lro->config.linear) && segments > 1)
 		pkt = linearise(lro, pkt);
 	out_add(lro, pkt);
@@ -341,7 +348,7 @@ static struct flow *flow_new(struct lro *lro, struct pkt *pkt)
 	if (flow->aggregate.pkt)
 		flush(lro, flow, LRO_REASON_evicted);
 	lro->hashes[flow - lro->flows] = hash;
-	flow->open = false;
+	flow->open = flow->bulk = false;
 	lro_law_start(&flow->law, &lro->law, pkt->l4_proto == IPPROTO_TCP);
 	return flow;
 }
@@ -360,6 +367,8 @@ static bool hides_its_flow(const struct pkt *pkt)
 /* A packet that is not to be merged: after what is held of its flow. */
 static void pass(struct lro *lro, struct pkt *pkt)
 {
+	if (lro_is_urgent(pkt))
+		lro_nap_note_urgent(&worker_self->nap, lro->now);
 	if (likely(!lro->held_oldest)) {
 		out_add(lro, pkt);
 		return;
@@ -407,6 +416,7 @@ static void settle(struct lro *lro, struct flow *flow)
 	enum lro_reason reason;
 
 	lro->held++;
+	lro_nap_note_segment(&worker_self->nap);
 	if (lro_aggregate_at_end(&flow->aggregate, &reason))
 		flush(lro, flow, reason);
 	while (unlikely(lro->held > LRO_HELD_MAX))
@@ -419,11 +429,14 @@ static void begin(struct lro *lro, struct flow *flow, struct pkt *pkt, struct lr
 	if (lro_segment_is_last(segment)) {
 		if (flow)
 			flow->open = false;
+		judge_train(lro, flow, 1);
 		count_out(lro, LRO_REASON_last, 1);
+		note_delay(lro, arrival(lro));
 		out_add(lro, pkt);
 		return;
 	}
 	if (!wanted(lro, pkt, segment) || unlikely(!lro_segment_check(pkt, segment))) {
+		lro_nap_note_urgent(&worker_self->nap, lro->now);
 		out_add(lro, pkt);
 		return;
 	}
@@ -431,7 +444,8 @@ static void begin(struct lro *lro, struct flow *flow, struct pkt *pkt, struct lr
 		flow = flow_new(lro, pkt);
 	lro_aggregate_begin(&flow->aggregate, pkt, segment);
 	held_add(lro, flow);
-	flow->first = flow->latest = lro->now;
+	flow->first = arrival(lro);
+	flow->latest = lro->now;
 	flow->open = true;
 	set_due(lro, flow);
 	settle(lro, flow);
@@ -496,8 +510,6 @@ static void flush_due(struct lro *lro)
 /* At the end of a poll. */
 static void let_go(struct lro *lro)
 {
-	const struct pkt_pool *pool = &worker_self->pool;
-
 	switch (lro->config.mode) {
 	case LRO_OFF:
 	case LRO_POLL:
@@ -514,15 +526,24 @@ static void let_go(struct lro *lro)
 		flush_older(lro, lro->value_cycles);
 		break;
 	case LRO_AUTO:
-		flush_due(lro);
+		if (lro->since)
+			flush_all(lro, LRO_REASON_timing);
+		else
+			flush_due(lro);
 		break;
 	}
-	if (unlikely(pool->free_count < pool->capacity / POOL_RESERVE))
-		flush_all(lro, LRO_REASON_evicted);
+}
+
+/* After a nap: behind a full burst there is more that came in meanwhile. */
+static bool draining(struct lro *lro, unsigned n)
+{
+	return unlikely(lro->since) && n == PKT_BURST && ++lro->drained < DRAIN_POLLS;
 }
 
 void lro_poll(struct lro *lro, struct pkt **pkts, unsigned n, uint64_t now)
 {
+	const struct pkt_pool *pool = &worker_self->pool;
+
 	if (lro->config.mode == LRO_OFF) {
 		if (n > 0)
 			lro->ops->deliver(lro->in, pkts, n);
@@ -531,7 +552,12 @@ void lro_poll(struct lro *lro, struct pkt **pkts, unsigned n, uint64_t now)
 	lro->now = now;
 	for (unsigned i = 0; i < n; i++)
 		take(lro, pkts[i]);
-	let_go(lro);
+	if (!draining(lro, n)) {
+		let_go(lro);
+		lro->since = 0;
+	}
+	if (unlikely(pool->free_count < pool->capacity / POOL_RESERVE))
+		flush_all(lro, LRO_REASON_evicted);
 	out_send(lro);
 }
 
@@ -557,4 +583,27 @@ uint64_t lro_due(const struct lro *lro)
 			due = flow->due;
 	}
 	return due;
+}
+
+/* ---- naps ---- */
+
+uint64_t lro_patience(const struct lro *lro)
+{
+	switch (lro->config.mode) {
+	case LRO_USEC:
+		return lro->value_cycles;
+	case LRO_AUTO:
+		return lro->law.hold_max;
+	default:
+		return 0;
+	}
+}
+
+uint64_t lro_nap(struct lro *lro, uint64_t now)
+{
+	if (lro->config.mode == LRO_AUTO)
+		lro_flush(lro, now);
+	lro->since = now;
+	lro->drained = 0;
+	return lro_due(lro);
 }

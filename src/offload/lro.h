@@ -6,6 +6,7 @@
 #ifndef VIFD_LRO_H
 #define VIFD_LRO_H
 
+#include "offload/lro_delay.h"
 #include "pkt/pkt.h"
 
 struct port;
@@ -25,7 +26,7 @@ enum lro_mode {
 	LRO_POLL,  /* at the end of each poll */
 	LRO_EVERY, /* at the end of every value-th poll: DA is every:2 */
 	LRO_USEC,  /* value us after the first segment of the aggregate arrived */
-	LRO_AUTO,  /* as long as the next one is to be expected: the law is in lro.c */
+	LRO_AUTO,  /* as long as the next one is to be expected: the law is in lro_law.c */
 };
 
 struct lro_config {
@@ -53,24 +54,16 @@ enum lro_reason {
 		LRO_REASON_COUNT
 };
 
-/*
- * How long aggregates were held, first segment to departure: a histogram with four steps an octave
- * from 64 ns on, bucket 0 for what is below.
- */
-enum { LRO_DELAY_BUCKETS = 72 };
-
 /* One writer, the queue's worker. */
 struct lro_stats {
 	uint64_t segments;                  /* packets that could have been merged: taken in */
 	uint64_t packets;                   /* and what became of them: packets sent on */
 	uint64_t aggregates;                /* of those, made of several segments */
 	uint64_t flushed[LRO_REASON_COUNT]; /* why each of `packets` went on */
-	uint64_t delay[LRO_DELAY_BUCKETS];  /* of each that was held beyond the call it came with */
-	uint64_t delay_max;                 /* ns */
+	/* of each that was held beyond the call it came with, or came in during a nap */
+	uint64_t delay[LRO_DELAY_BUCKETS];
+	uint64_t delay_max; /* ns */
 };
-
-/* Upper bound of a histogram bucket, ns. */
-uint64_t lro_delay_bound(unsigned bucket);
 
 /*
  * What the queue's worker lends:
@@ -110,5 +103,15 @@ void lro_flush(struct lro *lro, uint64_t now);
  * rather than to sleep.
  */
 uint64_t lro_due(const struct lro *lro);
+
+/* How long what comes in may wait to be polled, in cycles; 0: it may not. */
+uint64_t lro_patience(const struct lro *lro);
+
+/*
+ * The worker, whose queue has patience, rests from now (TSC) on whatever comes in, until the next
+ * poll. Returns when it has to be back, or UINT64_MAX; may deliver. Bounds are of the sum: what the
+ * next polls find is taken to have come when the nap began.
+ */
+uint64_t lro_nap(struct lro *lro, uint64_t now);
 
 #endif

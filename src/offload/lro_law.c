@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The law by which lro=auto waits (A15).
+ * The law by which lro=auto waits (A15), and the one by which workers nap (A4).
  *
- * Theory of operation. To hold an aggregate for the flow's next segment pays if that comes soon. If
+ * Theory of operation: waits. To hold an aggregate for the flow's next segment pays if that comes soon. If
  * not, it is delay: at worst for a sender that waits for the acknowledgement of what we hold. The end
  * of a message needs no guess: a segment with PSH or FIN, or one shorter than the others, ends its
  * aggregate, which leaves at once; so requests and responses never wait. For an aggregate that is
@@ -27,6 +27,23 @@
  * So bulk traffic is held until its packets are full, and where it pauses that costs a few of its
  * own gaps; a steady stream of a segment every 12 us, say, leaves 16 at a time. A flow for which all
  * waits are in vain loses two of them when it starts, and later one in 8, then 16 .. 1024.
+ *
+ * Naps. A sleeping worker is woken for each train of a stream, and to be woken costs more than to
+ * forward a train that is one packet by then. Where the user has allowed a delay, by usec:T or auto,
+ * a worker may therefore rest for that long and look then, as a network card holds its interrupt back.
+ * That delays whatever else comes in, so it
+ *
+ *      naps for T (auto: for 200 us), at most 500 us, when it would have slept otherwise,
+ *      if it took in 8 segments or more of bulk flows since it rested last,
+ *      and for 5 ms nothing that is urgent: a request, a reply, a connection that opens or closes;
+ *
+ * otherwise it sleeps until it is woken. A flow carries bulk while its segments wait for others, or
+ * leave 8 and more in a packet; acknowledgements, and what goes to a group, may wait; all else is
+ * urgent. So a request has to come less than once in 5 ms, amid a stream, to find the worker away.
+ *
+ * What comes in meanwhile must find room: at 10 Gb/s 500 us are 406 frames of 1500 bytes, and an
+ * AF_XDP queue has 2048. A nap is shorter where, at the rate since the last one, more than 512 would
+ * come.
  */
 #include "offload/lro_law.h"
 
@@ -41,6 +58,11 @@ enum {
 	ODDS_EVEN = ODDS_ONE / 2,
 	REST_MIN = 8,
 	REST_MAX = 1024,
+	NAP_MIN_USEC = 50, /* less is not worth it */
+	NAP_MAX_USEC = 500,
+	NAP_CALM_USEC = 5000,
+	NAP_SEGMENTS = 8,
+	NAP_SEGMENTS_MOST = 512,
 };
 
 void lro_law_times(struct lro_law_times *times, uint64_t cycles_per_usec)
@@ -103,4 +125,25 @@ uint64_t lro_law_wait(const struct lro_law *law, const struct lro_law_times *tim
 	if (law->odds < ODDS_EVEN)
 		return 0;
 	return wait < times->wait_max ? wait : times->wait_max;
+}
+
+uint64_t lro_nap_length(struct lro_nap *nap, uint64_t patience, uint64_t now,
+			uint64_t cycles_per_usec)
+{
+	uint64_t length = NAP_MAX_USEC * cycles_per_usec, calm = NAP_CALM_USEC * cycles_per_usec;
+	uint64_t since = now - nap->rested;
+	unsigned segments = nap->segments;
+
+	nap->segments = 0;
+	nap->rested = now;
+	if (segments < NAP_SEGMENTS || patience < NAP_MIN_USEC * cycles_per_usec ||
+	    now - nap->urgent < calm)
+		return 0;
+	if (since > calm)
+		since = calm;
+	if (length > patience)
+		length = patience;
+	if (length > since * NAP_SEGMENTS_MOST / segments)
+		length = since * NAP_SEGMENTS_MOST / segments;
+	return length;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * lro=auto: whether a flow's aggregate waits for its next segment, and for how long (A15, M38). The
- * law is at the top of lro_law.c.
+ * lro=auto: whether a flow's aggregate waits for its next segment, and for how long (A15, M38). And
+ * whether a worker may stay away while segments come in (A4). The laws are at the top of lro_law.c.
  */
 #ifndef VIFD_LRO_LAW_H
 #define VIFD_LRO_LAW_H
@@ -43,5 +43,29 @@ void lro_law_learn(struct lro_law *law, const struct lro_law_times *times,
  * end.
  */
 uint64_t lro_law_wait(const struct lro_law *law, const struct lro_law_times *times);
+
+/* What is remembered of a worker's traffic: may it nap? */
+struct lro_nap {
+	uint64_t urgent;   /* when something came that a nap would delay */
+	uint64_t rested;   /* when it began to rest last */
+	unsigned segments; /* taken in since, of flows that carry bulk */
+};
+
+static inline void lro_nap_note_urgent(struct lro_nap *nap, uint64_t now)
+{
+	nap->urgent = now;
+}
+
+static inline void lro_nap_note_segment(struct lro_nap *nap)
+{
+	nap->segments++;
+}
+
+/*
+ * The worker is about to rest, with queues that have this much patience, in cycles: how long it
+ * rests whatever comes in; 0: it is to be woken. Once for each rest.
+ */
+uint64_t lro_nap_length(struct lro_nap *nap, uint64_t patience, uint64_t now,
+			uint64_t cycles_per_usec);
 
 #endif

@@ -72,8 +72,10 @@ enum {
 	TCP_SYN = 0x02,
 	TCP_RST = 0x04,
 	TCP_PSH = 0x08,
+	TCP_ACK_FLAG = 0x10,
 	TCP_URG = 0x20,
 	TCP_CWR = 0x80,
+	ACK_LEN_MAX = 128, /* with all TCP options that it may have */
 	UDP_LEN = 4,
 	UDP_CSUM = 6,
 };
@@ -171,6 +173,27 @@ bool lro_segment_read(struct pkt *pkt, struct lro_segment *segment)
 bool lro_segment_is_last(const struct lro_segment *segment)
 {
 	return segment->tcp_flags & (TCP_PSH | TCP_FIN);
+}
+
+bool lro_is_urgent(struct pkt *pkt)
+{
+	unsigned len;
+
+	if (pkt->header[0] & 1)
+		return false;
+	if (pkt->len > ACK_LEN_MAX)
+		return true;
+	headers_parse(pkt);
+	if (pkt->l4_proto != IPPROTO_TCP || !pkt->payload_off || !pkt_pull(pkt, pkt->payload_off))
+		return true;
+
+	const uint8_t *ip = pkt->header + pkt->l3_off;
+
+	/* the frame may be padded */
+	len = headers_is_ipv6(pkt) ? IPV6_HLEN + load_be16(ip + IPV6_PAYLOAD_LEN)
+				   : load_be16(ip + IPV4_TOTAL_LEN);
+	return pkt->header[pkt->l4_off + TCP_FLAGS] != TCP_ACK_FLAG ||
+	       pkt->l3_off + len != pkt->payload_off;
 }
 
 uint32_t lro_segment_needs(const struct pkt *pkt, const struct lro_segment *segment)

@@ -49,6 +49,12 @@ bool lro_segment_read(struct pkt *pkt, struct lro_segment *segment);
 /* A segment behind which nothing is merged: it says that its receiver is to look at once. */
 bool lro_segment_is_last(const struct lro_segment *segment);
 
+/*
+ * Is it bad to let the packet, none that was merged, wait as long as bulk may? No if it goes to a
+ * group, or only acknowledges.
+ */
+bool lro_is_urgent(struct pkt *pkt);
+
 /* The enum port_caps of who takes an aggregate that begins with this segment. */
 uint32_t lro_segment_needs(const struct pkt *pkt, const struct lro_segment *segment);
 

@@ -1,35 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Workers: poll, forward, complete, flush; spin a little; arm, re-check, sleep.
+ * Workers: poll, forward, complete, flush. What they do without work is in idle.c.
  *
  * Theory of operation
  *
  * A round polls each receive queue of the worker once for a burst, forwards it, tells the packets'
  * sources that their buffers are free, and at its end flushes every port that was sent to: one
- * doorbell per port and round.
- *
- * Idle spin. On a virtual machine a sleep costs the next packet some 30 us (a wake-up across CPUs),
- * a spin hand-over 0.1 us; but cycles spent spinning may be cycles a guest on the same CPU would
- * have used. So the length of the spin follows the traffic:
- *
- *      gap   how long the worker was without work, known when work arrives
- *      odds  share of the last gaps that a spin for the bound (50 us) would have caught: moves by
- *            1/8 with each gap
- *      spin  for the bound while the odds are even or better, else not at all
- *
- * so that at most every second spin is wasted. Streams and request/response on the same machine
- * keep it spinning and never sleep; where guests are slow, or share our CPU, it stops within six
- * gaps. A worker that has only queues whose poll is a system call (TAPs) gains little by polling
- * them and pays for each look: its bound is 5 us. `set idle-spin` fixes the length instead.
+ * doorbell per port and round. A queue whose poll is a system call is polled at most every 4 us
+ * while it is empty, so that it does not tax the others. After a nap (idle.c) rounds follow until all
+ * that came meanwhile is forwarded: up to four of them share their doorbells.
  *
  * Merging (LRO). What a queue's poll finds goes through its struct lro, which may hold packets back:
  * it is polled with nothing, too, and tells a worker that means to sleep until when it may. Before a
- * worker parks, everything that is held leaves.
- *
- * Sleeping. Armed queues wake the worker through epoll. Descriptors are watched edge-triggered and
- * never read: an eventfd that is written again is a new edge, and nobody needs its count. A queue
- * whose poll is a system call is polled at most every 4 us while it is empty, so that it does not
- * tax the others.
+ * worker parks, everything that is held leaves. While a queue has patience, what the others receive
+ * is looked at: something urgent keeps the worker from naps.
  *
  * Doorbells. A call descriptor is shared with the guest's side, which can fill its counter and make
  * a write block. The watchdog in the main thread sees a worker that has not moved since the last
@@ -54,15 +38,14 @@
 #include <unistd.h>
 
 #include "bridge/bridge.h"
+#include "offload/lro_merge.h"
+#include "port/idle.h"
 #include "sys/log.h"
 
 enum {
-	SPIN_BOUND_USEC = 50,
-	SPIN_BOUND_SYSCALLS_USEC = 5,
-	SPIN_ODDS_ONE = 256,
 	SYSCALL_POLL_USEC = 4,
-	EPOLL_EVENTS = 64,
 	TIMER_SLACK_NSEC = 1000,
+	FLUSH_ROUNDS = 4, /* that share a doorbell: half a ring of 256 */
 };
 enum { PAUSE_MSEC = 100 }; /* more than any round takes */
 
@@ -82,10 +65,7 @@ static unsigned pause_depth;
 static pthread_mutex_t pause_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t pause_changed = PTHREAD_COND_INITIALIZER;
 
-/* Idle spin, in cycles; read by workers, changed by the main thread. */
-static _Atomic bool spin_adaptive;
-static _Atomic uint64_t spin_bound, spin_bound_syscalls;
-static uint64_t cycles_per_usec, syscall_poll_cycles;
+static uint64_t syscall_poll_cycles;
 
 static void *worker_main(void *arg);
 
@@ -114,14 +94,6 @@ uint64_t cycles_hz(void)
 	return hz;
 }
 
-void workers_set_idle_spin(int usec)
-{
-	atomic_store(&spin_adaptive, usec < 0);
-	atomic_store(&spin_bound, (usec < 0 ? SPIN_BOUND_USEC : usec) * cycles_per_usec);
-	atomic_store(&spin_bound_syscalls,
-		     (usec < 0 ? SPIN_BOUND_SYSCALLS_USEC : usec) * cycles_per_usec);
-}
-
 static int worker_init(struct worker *worker, unsigned id, int cpu)
 {
 	int err = pkt_pool_init(&worker->pool, WORKER_POOL_PACKETS);
@@ -144,8 +116,7 @@ static int worker_init(struct worker *worker, unsigned id, int cpu)
 
 	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->wake_fd, &event))
 		return -errno;
-	worker->spin_cycles = atomic_load(&spin_bound);
-	worker->spin_odds = SPIN_ODDS_ONE;
+	worker_start_spin(worker);
 	return 0;
 }
 
@@ -155,8 +126,7 @@ int workers_start(const struct worker_config *config)
 	if (!workers)
 		return -ENOMEM;
 	memset(workers, 0, config->count * sizeof(*workers));
-	cycles_per_usec = cycles_hz() / 1000000;
-	syscall_poll_cycles = cycles_per_usec * SYSCALL_POLL_USEC;
+	syscall_poll_cycles = cycles_hz() / 1000000 * SYSCALL_POLL_USEC;
 	workers_set_idle_spin(config->idle_spin_usec);
 	atomic_store(&stopping, false);
 
@@ -290,6 +260,21 @@ void workers_watchdog(void)
 
 /* ---- queues ---- */
 
+/* While paused, after a change of queues or of what is merged. */
+static void look_for_patience(void)
+{
+	for (unsigned i = 0; i < worker_total; i++) {
+		struct worker *worker = &workers[i];
+
+		worker->patient = false;
+		for (unsigned j = 0; j < worker->queue_count; j++) {
+			const struct lro *lro = worker_queue_lro(&worker->queues[j]);
+
+			worker->patient |= lro && lro_patience(lro) > 0;
+		}
+	}
+}
+
 static struct worker *worker_with_fewest_queues(void)
 {
 	struct worker *best = &workers[0];
@@ -312,6 +297,7 @@ void worker_attach(struct port *port)
 			(struct worker_queue){ .port = port, .queue = i, .wake_fd = -1 };
 		worker->polls_memory |= !port->poll_is_syscall;
 	}
+	look_for_patience();
 	workers_resume();
 }
 
@@ -335,6 +321,7 @@ void worker_detach(struct port *port)
 		}
 		worker->queue_count = kept;
 	}
+	look_for_patience();
 	ports_let_go(port);
 	workers_resume();
 }
@@ -400,7 +387,7 @@ void worker_complete(struct worker *worker)
 	}
 }
 
-static void worker_flush(struct worker *worker)
+void worker_flush(struct worker *worker)
 {
 	for (unsigned i = 0; i < worker->flush_count; i++) {
 		struct port *port = worker->flush[i];
@@ -409,6 +396,7 @@ static void worker_flush(struct worker *worker)
 		port->ops->flush(port);
 	}
 	worker->flush_count = 0;
+	worker->unflushed_rounds = 0;
 }
 
 /* Send a burst on: to the port that it is tied to, or over its bridge. */
@@ -446,8 +434,20 @@ int worker_set_lro(struct port *port, const struct lro_config *config)
 	}
 	for (unsigned i = 0; i < port->queues && !err; i++)
 		lro_configure(port->lro[i], config);
+	look_for_patience();
 	workers_resume();
 	return err;
+}
+
+/* Note for naps what comes in on a queue that is not to be merged, or at once. */
+static void note_urgent(struct worker *worker, struct pkt **pkts, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (lro_is_urgent(pkts[i])) {
+			lro_nap_note_urgent(&worker->nap, worker->profile.last);
+			return;
+		}
+	}
 }
 
 /* Poll every queue once. Returns the number of packets taken in. */
@@ -455,6 +455,7 @@ static unsigned worker_round(struct worker *worker)
 {
 	struct pkt *pkts[PKT_BURST];
 	unsigned total = 0;
+	bool more = false; /* is there likely to be, behind what has been found? */
 
 	for (unsigned i = 0; i < worker->queue_count; i++) {
 		struct worker_queue *queue = &worker->queues[i];
@@ -465,10 +466,12 @@ static unsigned worker_round(struct worker *worker)
 
 		uint64_t bytes = port->stats[worker->id].recv_bytes;
 		unsigned n = port->ops->recv(port, queue->queue, pkts, PKT_BURST);
-		struct lro *lro = port->lro[queue->queue];
+		struct lro *lro = worker_queue_lro(queue);
 
 		if (n == 0)
 			queue->poll_after = worker->profile.last + syscall_poll_cycles;
+		else if (worker->patient && !(lro && lro_patience(lro) > 0))
+			note_urgent(worker, pkts, n);
 		if (lro)
 			lro_poll(lro, pkts, n, worker->profile.last);
 		else if (n > 0)
@@ -480,94 +483,18 @@ static unsigned worker_round(struct worker *worker)
 		worker->bytes += port->stats[worker->id].recv_bytes - bytes;
 		worker->bursts++;
 		total += n;
+		more |= n == PKT_BURST;
 		profile_mark(&worker->profile, STAGE_CHANNEL);
 	}
 	worker->rounds++;
 	worker->packets += total;
-	if (worker->flush_count > 0) {
+	worker->draining &= more;
+	if (worker->flush_count > 0 &&
+	    !(worker->draining && ++worker->unflushed_rounds < FLUSH_ROUNDS)) {
 		worker_flush(worker);
 		profile_mark(&worker->profile, STAGE_CHANNEL);
 	}
 	return total;
-}
-
-/* Ask every queue for a wake-up. False: one of them has work after all, and none is left armed. */
-static bool worker_arm(struct worker *worker)
-{
-	for (unsigned i = 0; i < worker->queue_count; i++) {
-		struct worker_queue *queue = &worker->queues[i];
-
-		if (queue->port->ops->arm(queue->port, queue->queue)) {
-			queue->poll_after = 0;
-			for (unsigned j = 0; j < i; j++)
-				worker->queues[j].port->ops->disarm(worker->queues[j].port,
-								    worker->queues[j].queue);
-			return false;
-		}
-	}
-	return true;
-}
-
-/* Send on what is held back, as far as that waits for polls, or all. When the rest is due (TSC). */
-static uint64_t worker_release(struct worker *worker, bool all)
-{
-	uint64_t due = UINT64_MAX;
-
-	for (unsigned i = 0; i < worker->queue_count; i++) {
-		struct lro *lro = worker->queues[i].port->lro[worker->queues[i].queue];
-		uint64_t its = lro ? lro_due(lro) : UINT64_MAX;
-
-		if (its == 0 || (all && lro))
-			lro_flush(lro, worker->profile.last);
-		else if (its < due)
-			due = its;
-	}
-	if (worker->flush_count > 0)
-		worker_flush(worker);
-	return due;
-}
-
-/* Sleep until there is work, or until due (TSC). */
-static void worker_sleep(struct worker *worker, uint64_t due)
-{
-	struct epoll_event events[EPOLL_EVENTS];
-	struct timespec timeout = { 0 };
-	int n;
-
-	if (due != UINT64_MAX && due > worker->profile.last)
-		timeout.tv_nsec = (due - worker->profile.last) * 1000 / cycles_per_usec;
-	worker->sleeps++;
-	/* the usual one, unless it has to be exact: valgrind knows no other */
-	n = due == UINT64_MAX
-		    ? epoll_wait(worker->epoll_fd, events, EPOLL_EVENTS, -1)
-		    : epoll_pwait2(worker->epoll_fd, events, EPOLL_EVENTS, &timeout, NULL);
-
-	for (int i = 0; i < n; i++) {
-		struct port *port = events[i].data.ptr;
-
-		if (port)
-			port_stats(port)->wakeups++;
-	}
-	for (unsigned i = 0; i < worker->queue_count; i++) {
-		struct worker_queue *queue = &worker->queues[i];
-
-		queue->poll_after = 0;
-		queue->port->ops->disarm(queue->port, queue->queue);
-	}
-}
-
-/* The law at the top of the file; gap in cycles. */
-static void worker_adapt_spin(struct worker *worker, uint64_t gap)
-{
-	uint64_t bound = atomic_load_explicit(
-		worker->polls_memory ? &spin_bound : &spin_bound_syscalls, memory_order_relaxed);
-
-	worker->spin_odds += ((gap <= bound ? SPIN_ODDS_ONE : 0) - worker->spin_odds) / 8;
-	if (!atomic_load_explicit(&spin_adaptive, memory_order_relaxed) ||
-	    worker->spin_odds >= SPIN_ODDS_ONE / 2)
-		worker->spin_cycles = bound;
-	else
-		worker->spin_cycles = 0;
 }
 
 static void worker_pin(struct worker *worker)
@@ -624,14 +551,10 @@ static void *worker_main(void *arg)
 		profile_mark(profile, STAGE_IDLE);
 		if (profile->last - idle_from < worker->spin_cycles)
 			continue;
-
-		uint64_t due = worker_release(worker, false);
-
-		if (due <= profile->last || !worker_arm(worker))
+		if (!worker_rest(worker))
 			continue;
 		worker->spins_lost += !slept && worker->spin_cycles > 0;
 		slept = true;
-		worker_sleep(worker, due);
 		profile_mark(profile, STAGE_IDLE);
 	}
 	return NULL;

@@ -2,7 +2,7 @@
 /*
  * The worker: a thread that polls receive queues in bursts while there is work, then spins a
  * bounded, adaptive while, arms every queue's notification, checks once more, and sleeps in epoll.
- * The theory of operation is at the top of worker.c.
+ * The theory of operation is at the top of worker.c and idle.c.
  *
  * Whatever the data path reads (ports, bridges, guest memory, rings) is changed only between
  * workers_pause() and workers_resume(), by the main thread: every worker is then between two
@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "offload/lro.h"
+#include "offload/lro_law.h"
 #include "pkt/pkt.h"
 #include "port/port.h"
 #include "port/profile.h"
@@ -50,11 +51,16 @@ struct worker {
 	unsigned done_count;
 	struct port *flush[PORTS_MAX]; /* ports sent to in this round */
 	unsigned flush_count;
+	unsigned unflushed_rounds; /* for which they have waited */
+	bool draining;             /* since a nap there has always been more */
 
 	bool polls_memory;              /* some queue's poll costs no system call */
 	uint64_t spin_cycles;           /* present length of the idle spin */
 	int spin_odds;                  /* how often it would be of use lately, in 1/256 */
+	bool patient;                   /* some queue's lro allows naps */
+	struct lro_nap nap;             /* and does the traffic? */
 	uint64_t sleeps;                /* times it went to sleep */
+	uint64_t naps;                  /* times it napped */
 	uint64_t spins_won, spins_lost; /* idle spins that met work, and that ended in sleep */
 	uint64_t rounds, bursts;
 	uint64_t packets, bytes; /* taken in, for the profile's ratios */
@@ -117,6 +123,13 @@ static inline struct port_stats *port_stats(struct port *port)
 }
 
 void worker_complete(struct worker *worker);
+void worker_flush(struct worker *worker);
+
+/* NULL: what the queue receives is never merged. */
+static inline struct lro *worker_queue_lro(const struct worker_queue *queue)
+{
+	return queue->port->lro[queue->queue];
+}
 
 /* Let go of one reference. With the last one the source is told at the end of the burst. */
 static inline void pkt_put(struct pkt *pkt)

@@ -392,6 +392,7 @@ json_t *show_workers(void)
 		put(row, "spin_usec",
 		    json_real((double)READ(worker->spin_cycles) / cycles_per_usec));
 		put_count(row, "sleeps", READ(worker->sleeps));
+		put_count(row, "naps", READ(worker->naps));
 		put_count(row, "spins_won", READ(worker->spins_won));
 		put_count(row, "spins_lost", READ(worker->spins_lost));
 		put_count(row, "rounds", READ(worker->rounds));

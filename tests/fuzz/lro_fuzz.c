@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * LRO: flows of any kind, segments that deviate in any way or are damaged, polls and sleeps between
- * them, in any mode, with any receiver. What must hold is in lro_world.h.
+ * LRO: flows of any kind, segments that deviate in any way or are damaged, polls, sleeps and naps
+ * between them, in any mode, with any receiver. What must hold is in lro_world.h.
  *
  *      input: mode, value, capabilities, pool, kept, streams 1 + 6 each, then steps of 1 to 4 bytes
  */
@@ -118,6 +118,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			world_poll(take8(&input) * world.usec / (step & 0x40 ? 1 : 16));
 		else if (step == 0x7f)
 			world_sleep();
+		else if (step == 0x7e)
+			world_nap(take8(&input) * 2 * world.usec);
 		else
 			send_segments(&input, &streams[step % STREAMS], step);
 	}

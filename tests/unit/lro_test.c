@@ -465,6 +465,8 @@ static void run_random(struct lro_config config, unsigned one_in, unsigned packe
 					  : rnd(&seed) % (400 * world.usec));
 		if (rnd(&seed) % 8 == 0)
 			world_sleep();
+		if (rnd(&seed) % 8 == 0)
+			world_nap(rnd(&seed) % (500 * world.usec));
 		if (rnd(&seed) % 50 == 0) {
 			lro_flush(world.lro, world.now);
 			assert_null(world.oldest);
@@ -628,6 +630,7 @@ static void linear(void **state)
 {
 	struct stream streams[PKT_BURST];
 
+	seed = 1; /* flows that all find a place */
 	world_open((struct lro_config){ LRO_USEC, 50, true }, WORLD_PACKETS, WORLD_CAPS);
 	for (unsigned i = 0; i < PKT_BURST; i++)
 		streams[i] = stream_of(&tcp4, 1448);
