@@ -84,10 +84,30 @@ static void libs_close(void)
 	store = NULL;
 }
 
+/*
+ * The kernel's back end takes every interface for its own, connected ones too: its guests would
+ * have two back ends, and no network.
+ */
+static bool kernel_serves(void)
+{
+	return access("/sys/bus/xen-backend/drivers/vif", F_OK) == 0;
+}
+
+/* The kernel's own back end, as a driver of its bus for back ends. */
+#define NETBACK "/sys/bus/xen-backend/drivers/vif"
+
 static int libs_open(struct error *error)
 {
 	xenevtchn_handle *events;
 
+	if (access(NETBACK, F_OK) == 0)
+		return fail(error, -EBUSY,
+			    "xen-netback is loaded, and two back ends would fight for each "
+			    "interface: rmmod xen-netback, and keep it out");
+	if (kernel_serves())
+		return fail(error, -EBUSY,
+			    "xen-netback is loaded, which would fight for each guest's interface: "
+			    "rmmod xen-netback, and keep it out (modprobe.d: blacklist)");
 	store = xs_open(0);
 	if (!store)
 		return fail(error, -ENODEV,
