@@ -32,13 +32,13 @@ GUESTS = {"a": (1, HOST_CPU), "b": (2, WIRE_CPU), "c": (4, HOST_CPU)}
 
 
 class Front:
-    """A vif-front, to the end of the stack. connect: --connect or --vhost-user; wrapper: what runs it, if anything does"""
+    """A vif-front, to the end of the stack. connect: --connect or --vhost-user"""
 
-    def __init__(self, folder, stack, name, end, address, cpu, connect="--connect", wrapper=()):
+    def __init__(self, folder, stack, name, end, address, cpu, connect="--connect"):
         log_path = Path(folder) / f"{name}.log"
         with open(log_path, "wb") as log:
             self.process = subprocess.Popen(with_parent([
-                *wrapper, program("front/vif-front"), connect, f"{folder}/{name}.sock", "--netns", end.netns,
+                program("front/vif-front"), connect, f"{folder}/{name}.sock", "--netns", end.netns,
                 "--ip", f"{address}/24", "--cpu", cpu]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         stack.callback(self.stop)
         deadline = time.monotonic() + 10

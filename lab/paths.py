@@ -16,22 +16,22 @@ what a veth's receive path does is charged to who sends into it: with two CPUs t
 nobody in the other.
 
 CPU time is that of processes: a's program and vif-front, with a's kernel down to IP inside its read() and write() (guest),
-and vifd (driver). For native it is what CPU 0 did not idle. Counters of instructions do not exist in most virtual machines, and
-callgrind counts user mode only, so that the length of the path is told in two ways: instructions in user mode by byte and
-by packet, of vifd and vif-front; and for the ratio to native, of which nothing is in user mode, CPU time by byte in
-cycles of the TSC.
+and vifd (driver). For native it is what CPU 0 did not idle.
+
+The length of the path is instructions by byte, which no counter of a virtual machine's tells, as a rule: they are counted
+in an emulated machine, the kernel's included (path_length.py). What vifd's own are for, callgrind says, which sees user mode.
 """
 import os
-import statistics
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import misses
+import path_length
 from cpus import HOST_CPU, WIRE_CPU, cpu_ticks, need_two_cpus
 from hosts import GUESTS, Front, Host, Native
 from lib.vifd import Vifd
-from rows import bar, interleave, number, row
+from rows import interleave, number, row
 from tcp import Connection
 
 TITLE = "Driver domain on the guest's CPU, and on one of its own (P2 to P4)"
@@ -48,24 +48,22 @@ DIRECTIONS = {"send": ("a", "b"), "receive": ("b", "a")}
 LOST, PATH = 0.5, 3.5
 
 RAMP, LARGE, ROOM = 0.15, 65536, 384 << 10
-DOMAINS = {"guest": "front end", "driver": "vifd"} # domain -> the process that is counted for it
 
 STANDS = {
     "P2": "channel=remap (VETH) stands for Xen's mapping of pages by hypercalls; a process, vifd, for the driver domain's virtual machine, "
-          "and a switch of processes for one of domains.",
-    "P3": "Kernel instructions cannot be counted here: CPU time by byte stands for the length of the path where it is compared with "
-          "native, and instructions are those in user mode, by callgrind.",
-}
+          "and a switch of processes for one of domains."}
 WHY = {
-    "P2": "Mapping for each packet costs more than half, as in the paper; vifd's own channel, which maps nothing, is nearer to native.",
-    "P3": "Most of what is longer than native is the driver domain, as in the paper; on a CPU of its own it is woken up more often, by "
-          "fewer packets at a time.",
-}
+    "P2": "Mapping for each packet costs a guest about half of its throughput or more, as in the paper; vifd's own channel, which maps "
+          "nothing, comes nearer to native. With two CPUs the far end has vifd's separate CPU, too."}
+LENGTH = ("Native has no NIC's driver here, a veth being the shortest path there is, and vif-front has a system call for each packet, so "
+          "that the path with vifd is longer beside it than Xen's was. Where vifd has a CPU of its own, a byte takes {} of the "
+          "instructions that it takes on the same CPU when sending, {} when receiving (VETH: {} and {}): more of them where each packet "
+          "wakes somebody up on the other CPU, fewer where they come in bursts.")
 NOTES = (
     "CPU time: guest is a's program and vif-front, with a's kernel; driver is vifd. native: what a's CPU did not idle.",
-    "instructions: in user mode, by callgrind, in which both are slower than they are; how many packets they find at a time is not what it",
-    "would be at speed. By packet: of those that passed vifd in the direction of the data.")
-TWO_CPUS = "Two CPUs: on a separate CPU vifd shares it with guest b, and the throughput is that of both."
+    "instructions/byte: counted in an emulated machine, the kernel's included, between guest a and a wire that is a TAP (lab/path_length.py);",
+    "switches/MiB: writes to CR3, there. instructions/packet: vifd's in user mode, by callgrind, in which it is slower than it is; how many",
+    "packets it finds at a time is not what it would be at speed. By packet: of those that passed vifd in the direction of the data.")
 
 
 class Sample(dict):
@@ -76,11 +74,7 @@ class Sample(dict):
 
 
 class Placed(Host):
-    """A vifd on some CPU, with guests a and b. counted: what vifd and a's vif-front run in, {"vifd": .., "front end": ..}"""
-
-    def __init__(self, folder, stack, name, index, wire, counted=()):
-        self.counted = dict(counted)
-        super().__init__(folder, stack, name, index, wire)
+    """A vifd on some CPU, with guests a and b."""
 
     def connect(self):
         option, cpu = CONFIGS[self.name]
@@ -88,9 +82,8 @@ class Placed(Host):
         commands = ["set workers=1 idle-spin=off", "bridge add br0"]
         commands += [f"guest add {guest} snet={socket}-{guest}.sock {option} bridge=br0" for guest in self.ends]
         self.vifd = self.stack.enter_context(Vifd(self.folder, *commands, name=Path(socket).name, affinity=[cpu],
-                                                  wrapper=self.counted.get("vifd", ())))
-        self.fronts = {guest: Front(self.folder, self.stack, f"{Path(socket).name}-{guest}", end, self.address(guest), GUESTS[guest][1],
-                                    wrapper=self.counted.get("front end", ()) if guest == "a" else ())
+                                                  wrapper=self.wrapper))
+        self.fronts = {guest: Front(self.folder, self.stack, f"{Path(socket).name}-{guest}", end, self.address(guest), GUESTS[guest][1])
                        for guest, end in self.ends.items()}
 
     def look(self):
@@ -155,42 +148,27 @@ def measure(lab):
 
 
 def count(lab, config, rounds):
-    """Instructions of a configuration: {direction: [Sample]}, by domain and by part of vifd, by byte and by packet."""
-    name = config.replace(", ", "-").replace(" ", "-")
-    outs = {process: lab.folder / f"{name}-{process.replace(' ', '-')}.callgrind" for process in DOMAINS.values()}
+    """vifd's instructions of a configuration by packet, in user mode: {direction: [Sample by part of vifd]}."""
+    out = lab.folder / "paths.callgrind"
     counted, dumps = {}, 0
     with ExitStack() as stack:
-        host = Placed(lab.folder, stack, config, 9, None, {process: misses.command(out) for process, out in outs.items()})
+        host = Placed(lab.folder, stack, config, 9, None, wrapper=misses.command(out))
         host.set_frames(True)
-        pids = {"vifd": host.vifd.pid, "front end": host.fronts["a"].process.pid}
         for direction in DIRECTIONS:
             counted[direction] = []
-            with connection(host, direction) as stream:
+            with connection(host, direction) as _:
                 time.sleep(1)
                 for _ in range(rounds):
-                    for pid in pids.values():
-                        misses.control(pid, "--zero")
-                    octets, packets = stream.look()["bytes"], host.packets(direction == "send")
+                    misses.control(host.vifd.pid, "--zero")
+                    packets = host.packets(direction == "send")
                     time.sleep(0.5)
-                    octets, packets = stream.look()["bytes"] - octets, host.packets(direction == "send") - packets
+                    packets = host.packets(direction == "send") - packets
+                    misses.control(host.vifd.pid, "--dump")
                     dumps += 1
-                    for pid in pids.values():
-                        misses.control(pid, "--dump")
-                    sums = {process: misses.by_component(Path(f"{out}.{dumps}").read_text(), ("Ir",)) for process, out in outs.items()}
-                    counted[direction].append(Sample(instructions(sums, octets, packets)))
-                    lab.say(f"paths: callgrind, {config}, {direction}: {counted[direction][-1]}")
+                    sums = misses.by_component(Path(f"{out}.{dumps}").read_text(), ("Ir",))
+                    counted[direction].append(Sample({part: value / packets for part, value in sums.items()}))
+                    lab.say(f"paths: callgrind, {direction}: {counted[direction][-1]}")
     return counted
-
-
-def instructions(sums, octets, packets):
-    """By metric, from sums of processes by component."""
-    figures = {}
-    for domain, process in DOMAINS.items():
-        total = sum(sums[process].values())
-        figures[f"instructions/byte {domain}"] = total / octets
-        figures[f"instructions/packet {domain}"] = total / packets
-    figures.update({f"instructions/packet, {part}": value / packets for part, value in sums["vifd"].items()})
-    return figures
 
 
 def figures_of(samples, config, metric):
@@ -201,35 +179,35 @@ def rows_of(taken):
     rows = []
     for direction, samples in taken.items():
         for config in CONFIGS:
-            more = {"paper_ratio": LOST} if config in XEN else {"paper_ratio": 1} if config == BASE else {}
+            more = {"paper_ratio": LOST if config in XEN else 1} if config in (*XEN, BASE) else {}
             rows.append(row("P2", config, f"throughput, {direction}", "Mb/s", None, figures_of(samples, config, "throughput"), **more))
-        for part, ident in (("total", "P3"), ("guest", "P4"), ("driver", "P4")):
-            for config in CONFIGS:
-                values = figures_of(samples, config, part)
-                more = {"paper_ratio": PATH if config in XEN else 1} if part == "total" and config in (*XEN, BASE) else {}
-                if values:
-                    rows.append(row(ident, config, f"cycles/byte {part}, {direction}", "cycles", None, values, **more))
+        for part in ("total", "guest", "driver"):
+            rows += [row("P4", config, f"cycles/byte {part}, {direction}", "cycles", None, values)
+                     for config in CONFIGS if (values := figures_of(samples, config, part))]
     return rows
 
 
-def rows_of_instructions(counted):
-    return [row("P4" if "," in metric else "P3", config, f"{metric}{';' if ',' in metric else ','} {direction}", "instructions", None,
-                [sample[metric] for sample in samples])
-            for config, directions in counted.items() for direction, samples in directions.items() for metric in samples[0]]
+def rows_of_length(lengths):
+    rows = []
+    for direction, samples in lengths.items():
+        for metric in dict.fromkeys(metric for counted in samples.values() for metric in counted[0]):
+            for config in CONFIGS:
+                whole = metric == "instructions/byte" and config in (*XEN, BASE)
+                more = {"paper_ratio": PATH if config in XEN else 1} if whole else {}
+                if values := figures_of(samples, config, metric):
+                    rows.append(row("P3" if metric == "instructions/byte" else "P4", config, f"{metric}, {direction}",
+                                    metric.partition("/")[0], None, values, **more))
+    return rows
 
 
-def bars_of(taken, explain):
-    """The paper's: a CPU of its own costs more CPU time."""
-    bars = []
-    for direction, samples in taken.items():
-        same, separate = XEN
-        one = bar("P3", separate, f"cycles/byte total, {direction}", figures_of(samples, separate, "total"), None,
-                  (same, figures_of(samples, same, "total")), least=1)
-        explain(one, "Switches of processes on one CPU cost as much as wake-ups across CPUs and cache lines that move save. Cycles by byte:",
-                {config: {part: round(statistics.median(figures_of(samples, config, part)), 2) for part in ("guest", "driver")}
-                 for config in XEN})
-        bars.append(one)
-    return bars
+def rows_of_parts(counted):
+    return [row("P4", "same CPU", f"instructions/packet {part}, {direction}", "instructions", None, [sample[part] for sample in samples])
+            for direction, samples in counted.items() for part in samples[0]]
+
+
+def why_length(lengths):
+    return LENGTH.format(*(f"{path_length.ratio(lengths[direction], 'instructions/byte', name + 'separate CPU', name + 'same CPU'):.2f}"
+                           for name in CHANNELS for direction in DIRECTIONS))
 
 
 def run(lab):
@@ -237,11 +215,10 @@ def run(lab):
     need_two_cpus()
     before = os.sched_getaffinity(0)
     lab.stack.callback(os.sched_setaffinity, 0, before)
-    os.sched_setaffinity(0, {WIRE_CPU})
     lab.notes += NOTES
-    if os.cpu_count() == 2:
-        lab.notes.append(TWO_CPUS)
+    lengths = path_length.measure(lab, CONFIGS)
+    os.sched_setaffinity(0, {WIRE_CPU})
     taken = measure(lab)
-    counted = {config: count(lab, config, 3 if lab.quick else 5) for config in (PLACES if lab.quick else CONFIGS) if CONFIGS[config]}
-    lab.bars += bars_of(taken, lab.explain)
-    return rows_of(taken) + rows_of_instructions(counted)
+    counted = count(lab, "same CPU", 3 if lab.quick else 5)
+    lab.why["P3"] = why_length(lengths)
+    return rows_of(taken) + rows_of_length(lengths) + rows_of_parts(counted)

@@ -14,7 +14,8 @@ def streams(lro):
         figures = {"throughput": 100 if config == lro.BASE else 100 * place, "cycles/byte total": 9 if config == lro.BASE else 5}
         if config not in lro.NATIVE:
             cycles = 1 if config == lro.BASE else 0.44
-            figures.update({"cycles/byte driver": cycles * 1.1, "cycles/byte vifd": cycles, "cycles/byte guest": 2, "LRO rate": 19})
+            figures.update({"cycles/byte driver": cycles * 1.1, "cycles/byte vifd": cycles, "cycles/byte guest": 2, "LRO rate": 19,
+                            "added delay": 3})
         samples[config] = [lro.Sample(figures, 0.5, dict.fromkeys(lro.STAGES, 0.25)) for _ in range(2)]
     return samples
 
@@ -56,7 +57,7 @@ def test_tables_need_no_base(lab, capsys):
 
 def test_lro_rows_and_bars(lab, tmp_path):
     lro, rows = lab("lro"), lab("rows")
-    samples = streams(lro), {"off": [lro.Sample({"TCP_RR": 5})]}, {"DA": [lro.Sample({"added delay": 3})]}, ([10, 10], [9.8, 9.9])
+    samples = streams(lro), {"off": [lro.Sample({"TCP_RR": 5})]}, ([10, 10], [9.8, 9.9])
     ours, bars = [], []
     for letter in "ab":
         ours += lro.rows_of(letter, *samples)
@@ -144,3 +145,20 @@ def test_seth_rows_and_bars(lab, tmp_path, cycles, copied, passes):
     assert found["S24g", "VETH", "cycles/byte driver, receive 1500 B"]["stages"] == {"copy": 0.25}
     # every figure of the paper is beside one of ours
     assert set(seth.PAPER) == {(row["id"][:-1], row["metric"]) for row in written if row["paper"] and row["id"] != "S25g"}
+
+
+def test_paths_rows(lab):
+    paths = lab("paths")
+    figures = {"throughput": 900, "guest": 4, "driver": 2, "total": 6}
+    taken = {direction: {config: [paths.Sample(figures)] * 3 for config in paths.CONFIGS} for direction in paths.DIRECTIONS}
+    lengths = {direction: {config: [{"instructions/byte": 2 if config == paths.BASE else 8 if "same" in config else 10, "switches/MiB": 5}] * 3
+                           for config in paths.CONFIGS} for direction in paths.DIRECTIONS}
+    rows = paths.rows_of(taken) + paths.rows_of_length(lengths) + paths.rows_of_parts({"send": [{"copy": 266}] * 3})
+    found = {(row["id"], row["config"], row["metric"]): row for row in rows}
+    assert len(found) == len(rows)
+    multiples = {row["config"]: (paper, ours) for row, paper, ours in lab("rows").by_base(rows, paths.BASE)
+                 if row["id"] == "P3" and row["metric"] == "instructions/byte, send"}
+    assert multiples == {"native": (1, 1), "same CPU": (None, 4), "separate CPU": (None, 5), "VETH, same CPU": (3.5, 4),
+                         "VETH, separate CPU": (3.5, 5)}
+    assert found["P4", "native", "switches/MiB, send"]["unit"] == "switches"
+    assert paths.why_length(lengths).count("1.25") == 4
