@@ -17,6 +17,7 @@ import time
 
 import pytest
 
+from lib.guest import GuestError
 from lib.xen import NETBACK, VIFD
 
 pytestmark = pytest.mark.timeout(600) # the first test boots all
@@ -87,6 +88,13 @@ def test_netback(dom0, netback, name):
     netback[name].ping(ADDRESS["dom0"])
     stream(netback[name], dom0, 32)
     stream(dom0, netback[name], 32)
+
+
+def test_netback_is_in_the_way(dom0, netback):
+    """Two back ends would fight for each device: vifd says so and ends."""
+    with pytest.raises(GuestError, match="xen-netback is loaded, .* rmmod xen-netback"):
+        dom0.vifd("bridge add br0", "xen bridge=br0")
+    netback["pv"].ping(ADDRESS["dom0"])
 
 
 @pytest.fixture(scope="module")
