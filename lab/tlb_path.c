@@ -6,8 +6,8 @@
  *      driver (here) -- rings and buffers in guest memory -- virtio_net -- bridge -- tap -- kernel (here)
  *
  * Theory of operation. Everything between the two ends is vifd's own code on vifd's own memory:
- * guest memory is a file mapped by guest_mem_add(), packets are of a worker's pool, the TAP has its
- * arena. There is a worker, which stays parked; this thread does its rounds in its name. Marks in the
+ * guest memory is a file mapped by guest_mem_add(), packets are of a worker's pool, the TAP receives
+ * into a zone. There is a worker, which stays parked; this thread does its rounds in its name. Marks in the
  * trace (tlb_marks.h) are around each round, so that what driver and kernel do in between does not
  * count.
  *
@@ -58,6 +58,7 @@
 #include "tlb_counters.h"
 #include "tlb_marks.h"
 #include "uplink/tap.h"
+#include "zone/zone_group.h"
 
 enum {
 	RX,
@@ -73,7 +74,7 @@ enum {
 	TSO_LEN = 14 + 65535,
 	MTU_LEN = 14 + 1500,
 	GSO_SIZE = 1448,
-	TSO_PACKETS = 4, /* a round: what the TAP's arena holds of such at a time */
+	TSO_PACKETS = 4, /* a round: what the TAP reads of such at a time */
 	MTU_PACKETS = PKT_BURST,
 	RX_BUF_TSO = PAGE, /* what Linux's estimate of packet sizes comes to */
 	RX_BUF_MTU = 1536,
@@ -198,7 +199,6 @@ static void headers_make(uint8_t to[VNET_LEN + HEADERS])
 /* ---- the kernel's part of a TAP ---- */
 
 static unsigned kernel_has; /* packets to be read */
-static uint8_t *arena;      /* the first that a packet was read into */
 static uint64_t kernel_took, kernel_took_bytes;
 
 /* Memory is touched as if it were copied. */
@@ -229,8 +229,6 @@ ssize_t readv(int fd, const struct iovec *iov, int count)
 		return -1;
 	}
 	kernel_has--;
-	if (!arena)
-		arena = iov[1].iov_base;
 	headers_make(headers);
 	for (int i = 0; i < count && left > 0; i++) {
 		size_t part = iov[i].iov_len < left ? iov[i].iov_len : left;
@@ -431,8 +429,7 @@ static void map_write(const char *path)
 	printf("{\"memory\": {");
 	map_line(map, "guest", guest.host, guest.size);
 	map_line(map, "pool", pool->memory, pool->memory_len);
-	if (arena)
-		map_line(map, "arena", arena, SUPERPAGE);
+	map_line(map, "zone", tap->zones[0]->zones->base, ZONE_SIZE);
 	printf("}, ");
 	if (fclose(map))
 		err(EXIT_FAILURE, "%s", path);
