@@ -321,6 +321,20 @@ static json_t *delay_percentile(const struct lro_stats *stats, double share)
 	return json_integer((json_int_t)(bound < stats->delay_max ? bound : stats->delay_max));
 }
 
+/* [ns, how many were held so long or less, and longer than the one before], .. */
+static json_t *delay_histogram(const struct lro_stats *stats)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < LRO_DELAY_BUCKETS; i++) {
+		if (stats->delay[i] > 0)
+			json_array_append_new(list,
+					      json_pack("[II]", (json_int_t)lro_delay_bound(i),
+							(json_int_t)stats->delay[i]));
+	}
+	return list;
+}
+
 static json_t *lro_mode_json(const struct lro_config *config)
 {
 	static const char *const modes[] = {
@@ -357,6 +371,7 @@ static void lro_row(json_t *row, const struct port *port)
 	put(row, "delay_p50_ns", delay_percentile(&sum, 0.50));
 	put(row, "delay_p99_ns", delay_percentile(&sum, 0.99));
 	put_count(row, "delay_max_ns", sum.delay_max);
+	put(row, "delays", delay_histogram(&sum));
 }
 
 json_t *show_lro(const struct port *only)
