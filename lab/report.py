@@ -149,8 +149,9 @@ def problems(exhibits, results, wanted):
             continue
         if not exhibit.rows:
             found.append(f"{exhibit.name} ({exhibit.title}): {exhibit.experiment} has no rows {', '.join(exhibit.idents)}")
-        found += [f"{exhibit.name}: {row['metric']}, {row['config']}: {row['ours']['n']} samples have no spread"
-                  for row in exhibit.rows if row["ours"]["n"] < LEAST_SAMPLES]
+        few = [f"{row['metric']}, {row['config']}" for row in exhibit.rows if row["ours"]["n"] < LEAST_SAMPLES]
+        if few:
+            found.append(f"spread: {exhibit.name} has less than {LEAST_SAMPLES} samples in {len(few)} rows, as of {few[0]}")
     bars = all_bars(results)
     if wanted == everything():
         found += [f"shape {name}: no bar" for name in SHAPES if name not in {bar.get("shape") for bar in bars}]

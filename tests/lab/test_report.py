@@ -80,7 +80,7 @@ def test_an_experiment_that_is_not_there_is_named(lab, written, results):
 
 def test_too_few_samples_are_named(written, results):
     results["fig7"]["rows"][1]["ours"]["n"] = 2
-    assert written()[1] == ["M-fig7: throughput, x: 2 samples have no spread"]
+    assert written()[1] == ["spread: M-fig7 has less than 3 samples in 1 rows, as of throughput, x"]
 
 
 def test_a_shape_without_a_bar_is_named(written, results):
