@@ -55,7 +55,7 @@ class Sample(namedtuple("Sample", "mbps ns_per_byte host_busy")):
 class Fig7:
     def __init__(self, lab):
         self.lab = lab
-        self.seconds = 1 if lab.quick else 3
+        self.seconds = 1 if lab.quick else 2
         names = ["high", "low", *WIRES]
         self.address = {name: f"10.88.0.{i}" for i, name in enumerate(names, 1)}
         self.wires = {name: lab.stack.enter_context(PinnedNetns(lab.folder, name, WIRE_CPU)) for name in WIRES}

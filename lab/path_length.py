@@ -32,7 +32,7 @@ class Counter:
     """A booted machine with all configurations in it. configs: {name: what `guest add` is told and vifd's CPU, or None}"""
 
     def __init__(self, lab, configs):
-        self.megabytes = 8 if lab.quick else 32
+        self.megabytes = 8 if lab.quick else 16
         self.machine = lab.stack.enter_context(Machine(lab.folder, 3))
         self.places = {config: index for index, config in enumerate(configs)}
         for config, option in configs.items():

@@ -102,7 +102,7 @@ class Paths:
     """All configurations, each with guests of its own."""
 
     def __init__(self, lab, stack):
-        self.seconds = 0.4 if lab.quick else 1
+        self.seconds = 0.3 if lab.quick else 0.8
         self.hosts = {}
         for index, config in enumerate(CONFIGS, 1):
             kind = Placed if CONFIGS[config] else Native
@@ -142,7 +142,7 @@ def measure(lab):
     """All samples: {direction: {configuration: [Sample]}}."""
     with ExitStack() as stack:
         paths = Paths(lab, stack)
-        return {direction: interleave(3 if lab.quick else 9, list(CONFIGS), lambda config: paths.sample(config, direction),
+        return {direction: interleave(3 if lab.quick else 7, list(CONFIGS), lambda config: paths.sample(config, direction),
                                       lambda text: lab.say(f"paths: {direction}, {text}"))
                 for direction in DIRECTIONS}
 

@@ -37,20 +37,29 @@ class Compared:
 
 def compare(rows, base, bases):
     """What can be compared of the rows: [Compared], and those that have only plain figures."""
-    one_metric = len({row["metric"] for row in rows}) == 1
-    one_id = len({row["id"] for row in rows}) == 1
-    ratios, plain = [], []
+    found = []
     for row, paper, ours in by_base(rows, base, bases):
-        name = row["config"] if one_metric else f"{row['metric']} {row['config']}"
-        name += "" if one_id else f" [{row['id']}]"
-        if paper is not None and ours is not None:
-            if row["config"] != bases.get(row["id"], base):
-                ratios.append(Compared(name, paper, ours))
+        is_base = row["config"] == bases.get(row["id"], base)
+        if paper is not None and ours is not None and not is_base:
+            found.append((row, paper, ours, "×"))
         elif row["paper"] is not None and row["unit"] in ("times", "share"):
-            ratios.append(Compared(name, row["paper"], row["ours"]["median"]))
-        elif row["paper"] is not None and ours is None:
-            plain.append(Compared(name, row["paper"], row["ours"]["median"], f" {row['unit']}"))
-    return ratios, plain
+            found.append((row, row["paper"], row["ours"]["median"], "×"))
+        elif row["paper"] is not None and not (is_base and paper is not None):
+            found.append((row, row["paper"], row["ours"]["median"], f" {row['unit']}"))
+    name = namer([row for row, *_ in found])
+    compared = [Compared(name(row), *figures) for row, *figures in found]
+    return [one for one in compared if one.unit == "×"], [one for one in compared if one.unit != "×"]
+
+
+def namer(rows):
+    """What to call one of the rows: no more than tells it from the others."""
+    metrics, configs, idents = ({row[key] for row in rows} for key in ("metric", "config", "id"))
+
+    def name(row):
+        parts = ([row["metric"]] if len(metrics) > 1 else []) + ([row["config"]] if len(configs) > 1 or len(metrics) == 1 else [])
+        return " ".join(parts) + (f" [{row['id']}]" if len(idents) > 1 else "")
+
+    return name
 
 
 def sentence(exhibit, results):

@@ -59,6 +59,13 @@ UNTRACED_ROUNDS, SEEDS = 4000, 3
 TUNABLES = {"GLIBC_TUNABLES": "glibc.cpu.x86_rep_movsb_threshold=0x40000000"}
 F_SETPIPE_SZ, PIPE_BYTES = 1031, 1 << 20
 
+WHY = {
+    "M32": "Superpages take most walks away, as in the paper; more stay because packets here are spread at random over as much memory as "
+           "the TLB reaches, and because vifd's own small pages are fetched again whenever it has been emptied.",
+    "M36": "What a frame of the MTU touches beside its payload (rings, packets, stack) is on small pages, which is much of what is "
+           "missed at each switch; without switches, and with a TLB of today, nothing is.",
+}
+
 NOTES = (
     "CPU time: of the same program without valgrind, on this CPU. .. by 4k: superpages' by that of 4 KiB pages, round by round.",
     "walks: misses in the last level of the TLB, in one trace of vifd's loads and stores, by a model (no counters are needed).",
@@ -220,7 +227,7 @@ def run(lab):
     """Run the experiment; its rows."""
     if not shutil.which("valgrind"):
         raise OSError("there is no valgrind: `scripts/install-deps.sh lab` installs it")
-    rounds, workloads = (16, QUICK_WORKLOADS) if lab.quick else (128, list(WORKLOADS))
+    rounds, workloads = (16, QUICK_WORKLOADS) if lab.quick else (64, list(WORKLOADS))
     rows = []
     for place in [MAIN] if lab.quick else PLACES:
         numbers = {workload: itertools.count(1) for workload in workloads}

@@ -130,9 +130,17 @@ def test_sentence_without_a_base(lab):
     exhibit = report.EXHIBITS[0]._replace(rows=[row("A10a", "DA", "LRO rate", "segments", 4.71, [28]),
                                                 row("A10b", "DA", "LRO rate", "segments", None, [27])])
     plain = {"base": "off", "bases": {}, "why": {"A10": "Bursts."}}
-    assert words.sentence(exhibit, plain) == "As they are: DA [A10a] 28 segments (paper 4.71 segments). Why: Bursts."
+    assert words.sentence(exhibit, plain) == "As they are: DA 28 segments (paper 4.71 segments). Why: Bursts."
     exhibit.rows[:] = exhibit.rows[1:]
     assert words.sentence(exhibit, {**plain, "why": {}}) == "The paper's text gives no figure to compare with."
+
+
+def test_sentence_of_a_base_without_a_figure(lab):
+    """Of figure 10 the paper tells the best alone."""
+    words, report, row = lab("report_words"), lab("report"), lab("rows").row
+    exhibit = report.EXHIBITS[0]._replace(rows=[row("M33", "none", "throughput", "Mb/s", None, [700]),
+                                                row("M33", "all", "throughput", "Mb/s", 1848, [1500])])
+    assert words.sentence(exhibit, {"base": "none", "bases": {}, "why": {}}) == "As they are: all 1500 Mb/s (paper 1848 Mb/s)."
 
 
 def test_whats_the_base_of_each_row(lab):
