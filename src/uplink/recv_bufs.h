@@ -42,6 +42,7 @@ int recv_bufs_open(struct recv_bufs *bufs, const char *name);
 /* No packet lies in them any more. Also of those that could not be made, or are still zeroed. */
 void recv_bufs_close(struct recv_bufs *bufs);
 
+/* A place that has no buffers yet. */
 void recv_place_init(struct recv_place *place);
 /*
  * The packet, of pkt->len bytes, of which header[] has the first header_len, takes along what of the
