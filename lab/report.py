@@ -129,7 +129,8 @@ def resolve(names, experiments):
 
 def read(out):
     """All results that are there: {experiment: what lab/run has written}."""
-    found = {name: stamp.read(out / f"{name}.json") for name in dict.fromkeys(exhibit.experiment for exhibit in EXHIBITS)}
+    names = dict.fromkeys([*everything(), *sorted(path.stem for path in out.glob("*.json"))])
+    found = {name: stamp.read(out / f"{name}.json") for name in names}
     return {name: results for name, results in found.items() if results and "stamp" in results}
 
 

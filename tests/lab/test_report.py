@@ -78,6 +78,12 @@ def test_an_experiment_that_is_not_there_is_named(lab, written, results):
     assert [line.split()[0] for line in lacking] == [exhibit.name for exhibit in lab("report").EXHIBITS if exhibit.experiment == "tlb"]
 
 
+def test_what_no_paper_has_is_shown_too(lab, written, results):
+    results["own"] = {**results["fig7"], "title": "Of our own", "rows": [lab("rows").row("X1", "base", "throughput", "Mb/s", None, [7] * 3)]}
+    text, lacking = written()
+    assert lacking == [] and "| X1 | throughput | base |" in text[text.index("Experiment own: Of our own"):]
+
+
 def test_too_few_samples_are_named(written, results):
     results["fig7"]["rows"][1]["ours"]["n"] = 2
     assert written()[1] == ["spread: M-fig7 has less than 3 samples in 1 rows, as of throughput, x"]
