@@ -93,17 +93,10 @@ static bool kernel_serves(void)
 	return access("/sys/bus/xen-backend/drivers/vif", F_OK) == 0;
 }
 
-/* The kernel's own back end, as a driver of its bus for back ends. */
-#define NETBACK "/sys/bus/xen-backend/drivers/vif"
-
 static int libs_open(struct error *error)
 {
 	xenevtchn_handle *events;
 
-	if (access(NETBACK, F_OK) == 0)
-		return fail(error, -EBUSY,
-			    "xen-netback is loaded, and two back ends would fight for each "
-			    "interface: rmmod xen-netback, and keep it out");
 	if (kernel_serves())
 		return fail(error, -EBUSY,
 			    "xen-netback is loaded, which would fight for each guest's interface: "
