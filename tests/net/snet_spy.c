@@ -20,7 +20,7 @@ static size_t search(const struct front_zone *zone, const char *marker)
 	size_t len = strlen(marker), found = 0;
 	const uint8_t *at = zone->base, *end = zone->base + FRONT_ZONE;
 
-	while ((at = memmem(at, end - at, marker, len))) {
+	while (at && (at = memmem(at, end - at, marker, len))) {
 		found += len;
 		at += len;
 	}
