@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """M32 and M36, figures 9 and 12 of "Optimizing Network Virtualization in Xen": data TLB misses of the driver domain with
-4 KiB pages and with superpages (M15); and M16, how many superpages stay whole when restricted pages are grouped.
+4 KiB pages and with superpages (M15); M16, how many superpages stay whole when restricted pages are grouped; and M19, what a
+load leaves behind, given back in units of superpages.
 
     tlb_path, in valgrind                                                        tlb_model
     driver ── rings in guest memory ── vifd: virtio_net, bridge, tap ── kernel   L1 ── L2 ── page walk
@@ -29,7 +30,7 @@ from lib.guest import with_parent
 from lib.vifd import program
 from rows import bar, interleave, number, row
 
-TITLE = "Figures 9 and 12 (M32, M36): page walks of vifd's data path; superpages that stay whole (M16)"
+TITLE = "Figures 9 and 12 (M32, M36): page walks of vifd's data path; superpages that stay whole (M16, M19)"
 BASE = "4k"
 
 # The workloads: direction and packets for tlb_path, row's ID
@@ -73,6 +74,8 @@ NOTES = (
     "for superpages, 1536 of 12 ways for both. each round, 8th round, never: when the TLB is emptied, as by a switch of domains.",
     "Kernel and driver are played: the kernel's part of readv() and writev() touches vifd's memory as its copy does; what the",
     "driver, the guest and the kernel do on memory of their own is left out. The paper counts those, too, in figure 9.",
+    "given back (M19): of 64 MiB after a load that filled it with buffers of 2 KiB, so many of which are held on, wherever they lie:",
+    "superpages: zones of two superpages each, as zone_group_trim() does; 4k: what single pages could be, at the price of the rest.",
     "Figure 9's three configurations are 4k, superpages and superpages here; 12's are 4k, 4k never (GP), superpages, superpages never.")
 
 
@@ -213,6 +216,42 @@ def superpage_rows(runs):
             for (workload, policy), ours in outcomes.items()]
 
 
+def balloon(runs):
+    """M19: {buffers held after the load: [what is said]}."""
+    said = subprocess.run([program("lab/balloon"), str(runs)], check=True, text=True, stdout=subprocess.PIPE).stdout
+    outcomes = defaultdict(list)
+    for outcome in map(json.loads, said.splitlines()):
+        outcomes[outcome["held"]].append(outcome)
+    return outcomes
+
+
+def balloon_rows(outcomes):
+    """What could be given back of 64 MiB, and which superpages of the rest can still be mapped as such."""
+    rows = []
+    for held, ours in outcomes.items():
+        rows += [row("M19", BASE, f"given back, {held} buffers held", "of 1", None, [one["pages_free"] / one["pages"] for one in ours]),
+                 row("M19", "superpages", f"given back, {held} buffers held", "of 1", None,
+                     [one["given_back"] / one["zones"] for one in ours])]
+        if held:
+            rows.append(row("M19", BASE, f"whole of the rest, {held} buffers held", "of 1", None,
+                            [one["whole"] / one["used"] for one in ours]))
+        if all(one["after"] for one in ours):
+            rows.append(row("M19", "superpages", f"whole of the rest, {held} buffers held", "of 1", None,
+                            [one["super_after"] / one["after"] for one in ours]))
+    return rows
+
+
+def balloon_bars(outcomes):
+    """After a load all that nobody holds goes back; what has to stay is on as many superpages as before."""
+    bars = [bar("M19", "superpages", "given back, 0 buffers held", [one["given_back"] / one["zones"] for one in outcomes[0]], least=1)]
+    for held, ours in outcomes.items():
+        kept = [(one["super_after"] / one["after"]) / (one["super_before"] / one["before"]) for one in ours
+                if one["after"] and one["super_before"]]
+        if kept: # or the kernel gave no superpages
+            bars.append(bar("M19", "superpages", f"whole of the rest, by before, {held} buffers held", kept, least=1))
+    return bars
+
+
 def bars_of(samples):
     """With a TLB of today that keeps its entries, superpages must be worth as much as in the paper."""
     bars = []
@@ -247,4 +286,6 @@ def run(lab):
     if not any("misses/packet" in sample for sample in itertools.chain(*samples.values())):
         lab.notes.append("This machine does not count TLB misses: they are those of the models alone.")
     lab.notes += NOTES
-    return rows + superpage_rows(SEEDS)
+    outcomes = balloon(SEEDS)
+    lab.bars += balloon_bars(outcomes)
+    return rows + superpage_rows(SEEDS) + balloon_rows(outcomes)

@@ -58,3 +58,15 @@ def test_untraced_rows(tlb, counters):
     assert rows["M34", "superpages", "rx MTU, CPU time: by 4k"]["paper"] == 2033 / 2301
     assert rows["M28", "4k", "tx 64K, CPU time"]["ours"]["median"] == 100
     assert (("M36", "superpages", "rx MTU, the CPU's count") in rows) is counters
+
+
+def test_balloon(tlb):
+    def outcome(given_back, after, super_after):
+        return {"zones": 16, "given_back": given_back, "before": 64, "super_before": 64, "after": after, "super_after": super_after,
+                "pages": 100, "pages_free": 90, "used": 7, "whole": 0}
+    good = {0: [outcome(16, 0, 0)], 8: [outcome(8, 32, 32)]}
+    rows = {(row["config"], row["metric"]): row["ours"]["median"] for row in tlb.balloon_rows(good)}
+    assert rows["superpages", "given back, 8 buffers held"] == 0.5 and rows["4k", "given back, 8 buffers held"] == 0.9
+    assert rows["superpages", "whole of the rest, 8 buffers held"] == 1 and rows["4k", "whole of the rest, 8 buffers held"] == 0
+    assert [bar["pass"] for bar in tlb.balloon_bars(good)] == [True, True]
+    assert [bar["pass"] for bar in tlb.balloon_bars({0: [outcome(15, 4, 2)]})] == [False, False]
