@@ -10,10 +10,11 @@ STAMP = {"quick": True, "machine": "a machine", "digest": "d", "commit": "c", "d
 
 
 def metric_of(exhibit):
-    """A metric that the exhibit plots."""
-    if exhibit.plots and exhibit.plots[0].kind == "sizes":
-        return exhibit.plots[0].metrics.replace(".*", "4 KiB")
-    return re.sub(r"\(?\.\*\)?", "", exhibit.plots[0].metrics).strip() or "throughput" if exhibit.plots else "throughput"
+    """A metric that the exhibit plots: its pattern's first alternatives, and a size for whatever it may be."""
+    pattern = re.sub(r"\(\?:([^|)]*)[^)]*\)", r"\1", exhibit.plots[0].metrics)
+    metric = re.sub(r"\.\*", "4 KiB", pattern).replace("(", "").replace(")", "")
+    assert re.fullmatch(exhibit.plots[0].metrics, metric)
+    return metric
 
 
 @pytest.fixture
@@ -56,11 +57,10 @@ def test_complete(lab, written, tmp_path):
     assert all(cells(text)) and "no figure" in cells(text)
     for exhibit in lab("report").EXHIBITS:
         assert f"### {exhibit.name}: {exhibit.title}" in text
-        if exhibit.plots:
-            assert f"({exhibit.name}.svg)" in text and "<svg" in (tmp_path / f"{exhibit.name}.svg").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("| M28 | throughput | x |"))
+        assert f"({exhibit.name}.svg)" in text and "<svg" in (tmp_path / f"{exhibit.name}.svg").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| M28 | throughput4 KiB | x |"))
     assert [cell.strip() for cell in line.strip("|").split("|")] == \
-        ["M28", "throughput", "x", "Mb/s", "300", "100", "100", "100", "3", "1.50", "2.00"]
+        ["M28", "throughput4 KiB", "x", "Mb/s", "300", "100", "100", "100", "3", "1.50", "2.00"]
     assert "Of the paper's ratios 1 of 1 agree in direction, none of them within 25 %: x 2× (paper 1.5×)." in text
     assert "**FAIL**" not in text and "What is missed" not in text
 
@@ -86,7 +86,7 @@ def test_what_no_paper_has_is_shown_too(lab, written, results):
 
 def test_too_few_samples_are_named(written, results):
     results["fig7"]["rows"][1]["ours"]["n"] = 2
-    assert written()[1] == ["spread: M-fig7 has less than 3 samples in 1 rows, as of throughput, x"]
+    assert written()[1] == ["spread: M-fig7 has less than 3 samples in 1 rows, as of throughput4 KiB, x"]
 
 
 def test_a_shape_without_a_bar_is_named(written, results):
