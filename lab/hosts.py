@@ -115,11 +115,13 @@ class Native(Host):
 
 
 class Vif(Host):
-    """A vifd with its guests and the wire."""
+    """A vifd with its guests and the wire. options: what `guest add` is told, None: CONFIGS has it"""
+
+    options = None
 
     def connect(self):
         commands = ["set workers=1 idle-spin=off", "bridge add br0"]
-        commands += [f"guest add {guest} snet={self.folder}/{self.name}-{guest}.sock {CONFIGS[self.name]} bridge=br0"
+        commands += [f"guest add {guest} snet={self.folder}/{self.name}-{guest}.sock {self.options or CONFIGS[self.name]} bridge=br0"
                      for guest in self.ends]
         if self.wire:
             self.nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up")
@@ -138,5 +140,6 @@ class Vif(Host):
                 "front end": self.fronts["a"].cpu_seconds()}
         if receiver:
             stats = self.vifd.stats(receiver)
-            told.update(copied=stats["copied_bytes"], referenced=stats["referenced_packets"], sent=stats["send_packets"])
+            told.update(copied=stats["copied_bytes"], referenced=stats["referenced_packets"], sent=stats["send_packets"],
+                        full=stats["drop_queue_full"])
         return told

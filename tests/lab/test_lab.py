@@ -127,6 +127,8 @@ def test_seth_rows_and_bars(lab, tmp_path, cycles, copied, passes):
                            {"VETH": 1, "SETH-isolated": 1, "SETH-shared": copied})
     taken = {(letter, what, size): samples for letter in seth.FARS for what in ("send", "receive")
              for size in (*seth.SIZES, 1500)} | {(letter, "ping", seth.PING): samples for letter in seth.FARS}
+    fast, slow = ([seth.Sample({"throughput": rate, "ring full": 0})] * 2 for rate in (900, 500))
+    taken |= {("g", "packets", size): {"VETH": fast, seth.SHARED: fast, seth.SMALL_RING: slow} for size in seth.SIZES_RING}
     bars = seth.bars_of(taken, lambda bar, text, profile: bar.update(why=text, profile=profile))
     shapes = [bar for bar in bars if bar["shape"]]
     assert [(bar["id"], bar["paper"], bar["pass"]) for bar in shapes] == [("S21w", 0.773, False), ("S23w", 0.797, False)] # totals are equal
@@ -143,6 +145,7 @@ def test_seth_rows_and_bars(lab, tmp_path, cycles, copied, passes):
     assert found["S21w", "SETH-shared", "cycles/byte total, send 64 KiB"]["paper"] == 24.17
     assert found["S25g", "VETH", "misses/KiB total"]["ours"]["median"] == 12
     assert found["S24g", "VETH", "cycles/byte driver, receive 1500 B"]["stages"] == {"copy": 0.25}
+    assert found["S22g", "small-ring", "a packet a write: 1 KiB"]["ours"]["median"] == 500
     # every figure of the paper is beside one of ours
     assert set(seth.PAPER) == {(row["id"][:-1], row["metric"]) for row in written if row["paper"] and row["id"] != "S25g"}
 
