@@ -9,22 +9,31 @@ before vifd, and what that costs, by how vifd merges them.
     wire 10.92.0.1 ══ veth ══ the same with GRO                                          10.92.0.2  Linux-GRO
 
 Configurations are the paper's: off (its Xen), LRO (merged packets are copied into one piece before the bridge), BO (they are
-not), DA (and wait for the next poll), and beside them auto, vifd's own law of when to wait. One vifd serves all: its
-uplink is told by `uplink set`, between samples. (a) and (b) are measured one after the other, each with a vifd of its own.
+not), DA (and wait), and beside them auto, vifd's own law of when to wait. One vifd serves all: its uplink is told by
+`uplink set`, between samples. (a) and (b) are measured one after the other, each with a vifd of its own.
+
+What DA is. The paper's lets packets wait until the second poll; a poll follows an interrupt, which its NIC holds back while
+packets keep coming, so that a poll more is a certain time (33 us there) in which the driver domain runs once, and not twice.
+vifd polls whenever it is woken: to count polls, as DA-polls does, changes how packets are merged, but not how often it runs.
+So DA here is the same said in time: usec:300, which sleeps through a stream for so long. That is nine times the paper's
+delay, at nine times its throughput; what it costs is in the rows `added delay`.
 
 Theory of operation. The paper's receiver has one CPU, with the guest, the driver domain and the hypervisor on it, and a
 sender of its own; so has ours (cpus.py). The wire's CPU also runs the veth's receive poll up to the XDP program and the
 copy into the packet buffers, which on a NIC is DMA's work. The paper adds up cycles by oprofile; here CPU time counts:
 of all of vifd's threads (driver), of QEMU's CPU threads, which sleep while the guest is idle (guest), and what
 the host's CPU did not idle (total), each times the TSC's frequency, by the bytes acknowledged meanwhile. In (b) the
-guest's stack receives inside vifd's write() to the TAP: only the time in user mode is vifd's alone.
+guest's stack receives inside vifd's write() to the TAP, or in the program: only the time in user mode is vifd's alone.
 """
+import collections
+import itertools
 import os
 import socket
 import statistics
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import tcp
 from cpus import HOST_CPU, WIRE_CPU, PinnedNetns, cpu_ticks, need_two_cpus
@@ -32,12 +41,12 @@ from lib.guest import Guest, accelerator, build_image
 from lib.vifd import Netns, Vifd
 from rows import bar, interleave, number, row
 
-TITLE = "Tables IV to VII (A8 to A12): receiving TCP, merged in five ways, into a QEMU guest (a) and a TAP (b)"
+TITLE = "Tables IV to VII (A8 to A12): receiving TCP, merged in six ways, into a QEMU guest (a) and a TAP (b)"
 BASE = "off"
 
 # What vifd's uplink is told; None: the kernel's own stack, without vifd.
 CONFIGS = {"Linux": None, "Linux-GRO": None, BASE: "lro=off bo=on", "LRO": "lro=poll bo=off", "BO": "lro=poll bo=on",
-           "DA": "lro=every:2 bo=on", "auto": "lro=auto bo=on"}
+           "DA-polls": "lro=every:2 bo=on", "DA": "lro=usec:300 bo=on", "auto": "lro=auto bo=on"}
 NATIVE = ["Linux", "Linux-GRO"]
 
 # metric -> row's ID, unit, the paper's figures
@@ -55,21 +64,37 @@ METRICS = {
     "added delay, most": ("A12", "us", {}),
 }
 VIFD_CYCLES = ("cycles/byte driver", "cycles/byte vifd") # (a), (b)
-DELAYS = {"added delay": "delay_p50_ns", "added delay, 99 %": "delay_p99_ns", "added delay, most": "delay_max_ns"}
+DELAYS = {"added delay": 0.5, "added delay, 99 %": 0.99, "added delay, most": 1} # shares of what was held
 STAGES = ("channel", "header", "bridge", "offload", "copy", "uplink", "idle")
 
 ETH_P_ALL, FRAME = 3, 1514
-RAMP = 0.4 # seconds for a stream to get going
-RR_SECONDS, PAIR_SECONDS = 0.5, 0.1
+# The host's default, which namespaces have. A guest of 256 MiB has a third of it, and a stream to it would stop for its window.
+TCP_RMEM = "4096 131072 6291456"
+
+
+class Plan(NamedTuple):
+    """How often and how long; times in seconds. ramp: for a stream to get going."""
+
+    rounds: int
+    ramp: float
+    stream: float
+    transactions: float
+    pairs: int
+    pair: float
+
+
+QUICK = Plan(3, 0.3, 0.5, 0.15, 60, 0.05)
+FULL = Plan(7, 0.4, 1.6, 0.4, 120, 0.1)
 
 NOTES = (
     "(a) into a QEMU guest by vhost-user, (b) into a TAP, whose receiver is a namespace. The host's side has one CPU, the wire another.",
     "cycles: CPU time by TSC cycles. driver: all of vifd. guest: QEMU's CPU threads, which sleep while the guest is idle;",
     "what QEMU's other threads do for it is in the total only. total: whatever the host's CPU did.",
-    "In (b) the guest's stack receives inside vifd's write() to the TAP, so `vifd` is driver and guest; vifd's time in user mode",
-    "is the driver's for sure, and how the rest divides cannot be told.",
+    "In (b) the guest's stack receives inside vifd's write() to the TAP, or in the program, if that is just reading: `vifd` is driver and",
+    "part of the guest. vifd's time in user mode is the driver's for sure, and how the rest divides cannot be told.",
     "LRO rate: segments by packets that went on (Linux-GRO: as the kernel counts them; there, too, DMA's work is the wire's).",
-    "added delay: how long the aggregates that were held at all waited for the rest of their segments: half of them at most that.")
+    "added delay: how long the packets that waited at all did, from their first segment on, vifd's naps included: half of them",
+    "at most that, by a histogram with four steps an octave. Whoever has the CPU when vifd wants it adds to it.")
 EMULATED = (
     "No KVM that works here: the guest's CPU is emulated, its cycles are those of the emulation, many times what they would be.",
     "Linux and Linux-GRO, which are not emulated, are no measure for the rest of (a), but for (b).")
@@ -77,23 +102,20 @@ EMULATED = (
 WHY = {
     "A8": "What merging saves is work by packet. vifd's own share of that is small beside the guest's stack, so that the guest gains most; "
           "a poll of a veth brings dozens of segments, where the paper's NIC brought two or three, so that LRO alone, "
-          "which merges what one poll brings, already does what the paper had to wait for (DA).",
-    "A9": "vifd takes a tenth of the cycles of the paper's driver domain, and the copy into the guest, which merging cannot "
-          "save, is most of what is left of it; the guest's stack gains by every packet that it does not see.",
+          "which merges what one poll brings, already does most of what the paper had to wait for (DA).",
+    "A9": "vifd takes a tenth of the cycles of the paper's driver domain. Most of what merging (LRO, BO, DA-polls) leaves of it "
+          "is to be woken and to wake; DA, which sleeps its delay out, saves that.",
     "A10": "A poll of a veth brings dozens of segments, one of the paper's NIC at 1 Gb/s two or three.",
-    "A11": "A single packet is never held back: waiting begins with a second segment of a stream.",
-    "A12": "The median is small since most polls bring a full packet; what is held waits for the next poll, and polls follow each other "
-           "as soon as one is done. The paper's 33 us are the time that two packets take to arrive at 1 Gb/s.",
+    "A11": "A single packet is never held back, nor does vifd nap where requests come in.",
+    "A12": "Ours is DA by time, usec:300, and the histogram's step. The paper's 33 us, until the second poll, are the time that "
+           "two packets take to arrive at 1 Gb/s; DA-polls is that rule, where polls follow each other as soon as one is done.",
 }
 WHY_TOTAL = {
-    "a": "The guest's own CPU time by byte (its copy to the program, by an emulated CPU) is not less by merging, and off had the "
-         "guest's stack at its limit. Cycles by byte:",
+    "a": "The guest's copy to its program, by an emulated CPU, is not less by merging. Cycles by byte:",
     "b": "The total has the receiving program with its copy to user memory, and the kernel's work for the veth before vifd gets a frame, "
-         "by segment, neither of which LRO in vifd can save; of vifd, with the guest's stack inside its write(), "
-         "DA takes less than half. Cycles by byte:"}
-WHY_DRIVER = ("Without LRO vifd takes less than a tenth of the paper's 14.5 cycles by byte, and most of it is the copy into the guest's "
-              "buffers (in `channel`), which merging cannot save: what remains of 14.5 with the paper's DA, 3.3, is more than vifd "
-              "needs without. Cycles by byte of vifd's stages:")
+         "by segment, neither of which LRO in vifd can save. Cycles by byte:"}
+WHY_DRIVER = ("Without LRO vifd takes less than a tenth of the paper's 14.5 cycles by byte, and the copy into the guest's "
+              "buffers, which merging cannot save, is a good part of that. Cycles by byte of vifd's stages:")
 
 
 class Sample(dict):
@@ -148,9 +170,8 @@ class Vif:
         wire.address(self.link, "10.90.0.1/24")
         wire.receive_on_cpu(self.link)
         nic.run("ip link set nic0 addrgenmode none; ip link set nic0 up") # its kernel has nothing to say there
-        self.uplink = f"uplink add wire af-xdp=nic0 netns={nic.netns} bridge=br0 "
-        self.vifd = stack.enter_context(Vifd(lab.folder, "set workers=1", "bridge add br0", self.uplink + CONFIGS[BASE],
-                                             affinity=[HOST_CPU]))
+        uplink = f"uplink add wire af-xdp=nic0 netns={nic.netns} bridge=br0 {CONFIGS[BASE]}"
+        self.vifd = stack.enter_context(Vifd(lab.folder, "set workers=1", "bridge add br0", uplink, affinity=[HOST_CPU]))
         self.hz = self.vifd.ctl("profile")["tsc_hz"]
         self.start_guest()
         tcp.serve(self.end)
@@ -158,21 +179,13 @@ class Vif:
     def set(self, config):
         self.vifd.ctl(f"uplink set wire {CONFIGS[config]}")
 
-    def add_again(self, config):
-        """The uplink anew, with all its counters at 0."""
-        self.vifd.ctl("uplink del wire")
-        self.vifd.ctl(self.uplink + CONFIGS[config])
-
-    def lro(self):
-        return self.vifd.ctl("show lro wire")[0]
-
     def look(self):
-        """What vifd has done so far, and its time by mode."""
-        lro = self.lro()
+        """What vifd has done so far, its time by mode, and a histogram of delays."""
+        (lro,) = self.vifd.ctl("show lro wire")
         stages = {stage["stage"]: stage["cycles"] for stage in self.vifd.ctl("profile")["stages"]}
         user, system = Path(f"/proc/{self.vifd.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         return {"segments": lro["segments"], "packets": lro["packets"], **stages, "driver": self.vifd.cpu_seconds(),
-                "user": int(user), "system": int(system)}
+                "user": int(user), "system": int(system), "delays": collections.Counter(dict(lro["delays"]))}
 
 
 class QemuVif(Vif):
@@ -183,6 +196,7 @@ class QemuVif(Vif):
         self.vifd.ctl(f"guest add guest vhost-user={path} bridge=br0")
         self.end = self.stack.enter_context(Guest("guest", path, self.lab.folder, mac="52:54:00:90:00:02", affinity=[HOST_CPU]))
         self.end.address(f"{self.address}/24")
+        self.end.run(f"echo {TCP_RMEM} >/proc/sys/net/ipv4/tcp_rmem")
         self.threads = [cpu["thread-id"] for cpu in self.end.qmp("query-cpus-fast")]
 
     def look(self):
@@ -207,6 +221,13 @@ class TapVif(Vif):
         return {"cycles/byte vifd": each(spent["driver"]), "cycles/byte vifd, user mode": each(spent["driver"] * user)}
 
 
+def percentile(histogram, share):
+    """What a share of all did not exceed, as far as {upper bound: count} tells; 0 of none."""
+    wanted, bounds = share * histogram.total(), [0, *sorted(histogram)]
+    so_far = itertools.accumulate(histogram[bound] for bound in bounds)
+    return next(bound for bound, count in zip(bounds, so_far) if count >= wanted)
+
+
 def thread_seconds(thread):
     """CPU time that a thread has used."""
     return int(Path(f"/proc/{thread}/schedstat").read_text().split()[0]) / 1e9
@@ -216,7 +237,7 @@ class Lro:
     """A wire; behind it a Vif, and the kernel's own stack beside that."""
 
     def __init__(self, lab, stack, kind):
-        self.seconds, self.pairs = (1, 50) if lab.quick else (3, 150)
+        self.plan = QUICK if lab.quick else FULL
         self.wire = stack.enter_context(PinnedNetns(lab.folder, "wire", WIRE_CPU))
         self.vif = kind(lab, stack, self.wire)
         self.ends = dict.fromkeys(CONFIGS, self.vif)
@@ -239,10 +260,11 @@ class Lro:
         end = self.ends[config]
         end.set(config)
         with tcp.Stream(self.wire, end.address) as stream:
-            time.sleep(RAMP)
+            time.sleep(self.plan.ramp)
             before = self.look(end, stream)
-            time.sleep(self.seconds)
+            time.sleep(self.plan.stream)
             after = self.look(end, stream)
+        delays = after.pop("delays", collections.Counter()) - before.pop("delays", collections.Counter())
         spent = {name: after[name] - before[name] for name in before}
         octets = spent["bytes"]
         busy = spent["clock"] - spent["idle"]
@@ -252,7 +274,7 @@ class Lro:
 
         figures = {"throughput": octets * 8 / spent["clock"] / 1e6, "cycles/byte total": each(busy)}
         if end is self.vif:
-            figures.update(end.cycles(spent, each))
+            figures.update(end.cycles(spent, each), **{name: percentile(delays, share) / 1e3 for name, share in DELAYS.items()})
         figures["LRO rate"] = spent["segments"] / spent["packets"] if spent["packets"] else 1 # off: nothing was to be merged
         return Sample(figures, busy / spent["clock"],
                       {stage: spent[stage] / octets for stage in STAGES if stage in spent})
@@ -266,29 +288,21 @@ class Lro:
         end = self.ends[config]
         end.set(config)
         with tcp.Echo(self.wire, end.address) as echo:
-            return Sample({"TCP_RR": echo.rate(RR_SECONDS)})
+            return Sample({"TCP_RR": echo.rate(self.plan.transactions)})
 
     def pairs_of_transactions(self, config):
         """Transactions with BASE and with config, by turns so short that both see the same machine: [rate], [rate]."""
         rates = {BASE: [], config: []}
         with tcp.Echo(self.wire, self.vif.address) as echo:
-            for done in range(self.pairs):
+            for done in range(self.plan.pairs):
                 for one in list(rates)[::-1 if done % 2 else 1]:
                     self.vif.set(one)
-                    rates[one].append(echo.rate(PAIR_SECONDS))
+                    rates[one].append(echo.rate(self.plan.pair))
         return rates[BASE], rates[config]
-
-    def delay(self, config):
-        """How long segments of a stream waited; what vifd tells of that is of all the time that there is an uplink."""
-        self.vif.add_again(config)
-        with tcp.Stream(self.wire, self.vif.address):
-            time.sleep(RAMP + self.seconds)
-        lro = self.vif.lro()
-        return Sample({name: (lro[key] or 0) / 1e3 for name, key in DELAYS.items()})
 
 
 def measure(lab, letter, kind):
-    """All samples of one kind of guest: {configuration: [Sample]} of streams, of transactions and of delays, and what
+    """All samples of one kind of guest: {configuration: [Sample]} of streams and of transactions, and what
     pairs_of_transactions() returns."""
     def say(text):
         lab.say(f"lro ({letter}) {text}")
@@ -300,24 +314,22 @@ def measure(lab, letter, kind):
         say("vifd, its guest, and two that do without")
         lro = Lro(lab, stack, kind)
         lro.check_segments()
-        rounds, configs = 5 if lab.quick else 9, list(CONFIGS)
-        streams = interleave(rounds, configs, lro.stream, told("stream"))
-        transactions = interleave(rounds, configs, lro.transactions, told("transactions"))
-        say(f"transactions, {lro.pairs} pairs of {BASE} and auto")
+        streams = interleave(lro.plan.rounds, list(CONFIGS), lro.stream, told("stream"))
+        transactions = interleave(lro.plan.rounds, list(CONFIGS), lro.transactions, told("transactions"))
+        say(f"transactions, {lro.plan.pairs} pairs of {BASE} and auto")
         pairs = lro.pairs_of_transactions("auto")
-        delays = interleave(5, [config for config in configs if config not in NATIVE], lro.delay, told("delay"))
-    return streams, transactions, delays, pairs
+    return streams, transactions, pairs
 
 
 def figures_of(samples, config, metric):
     return [sample[metric] for sample in samples.get(config, ()) if metric in sample]
 
 
-def rows_of(letter, streams, transactions, delays, _):
+def rows_of(letter, streams, transactions, _):
     rows = []
     for metric, (ident, unit, paper) in METRICS.items():
         for config in CONFIGS:
-            values = [value for samples in (streams, transactions, delays) for value in figures_of(samples, config, metric)]
+            values = [value for samples in (streams, transactions) for value in figures_of(samples, config, metric)]
             if values:
                 more = {"stages": stages_of(streams[config])} if metric in VIFD_CYCLES else {}
                 rows.append(row(ident + letter, config, metric, unit, paper.get(config), values, **more))
@@ -329,7 +341,7 @@ def stages_of(samples):
     return {stage: round(statistics.median(sample.stages[stage] for sample in samples), 4) for stage in STAGES}
 
 
-def bars_of(letter, streams, _, __, pairs, explain):
+def bars_of(letter, streams, _, pairs, explain):
     """What must be reached; explain is lab.explain()."""
     def against(ident, config, base, metric, paper, **limit):
         return bar(ident + letter, config, metric, figures_of(streams, config, metric), paper,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the lab makes of samples: rows, bars, table and JSON. Nothing is run or timed."""
+import collections
 import json
 
 import pytest
@@ -75,6 +76,12 @@ def test_lro_rows_and_bars(lab, tmp_path):
     assert passed["A9a", "cycles/byte driver"] and passed["A9b", "cycles/byte vifd"] and not passed["A10a", "LRO rate"]
     total = next(bar for bar in written["bars"] if bar["id"] == "A9a" and bar["metric"] == "cycles/byte total")
     assert not total["pass"] and total["shape"] == "DA/off" and total["profile"]["DA"]["total"] == 5
+
+
+def test_percentiles_of_a_histogram(lab):
+    lro, histogram = lab("lro"), collections.Counter({64: 50, 80: 49, 200: 1})
+    assert [lro.percentile(histogram, share) for share in (0.5, 0.51, 0.99, 1)] == [64, 80, 80, 200]
+    assert lro.percentile(collections.Counter(), 0.5) == 0
 
 
 # What callgrind writes: names in full once, then by number; costs of a call belong to who is called.
