@@ -74,7 +74,8 @@ class Database:
 
     def run(self, seconds):
         """Transactions; how many there were, and seconds by each."""
-        said = self.host.end("b").run(f"{OLTP} --mysql-host={self.host.address('a')} --threads={OLTP_THREADS} --time={seconds} run", seconds + 30)
+        said = self.host.end("b").run(f"{OLTP} --mysql-host={self.host.address('a')} --threads={OLTP_THREADS} --time={seconds} run",
+                                      seconds + 30)
         count = int(re.search(r"transactions: +(\d+)", said)[1])
         return count, float(re.search(r"total time: +([\d.]+)s", said)[1]) / count
 
