@@ -40,6 +40,7 @@ from rows import bar, interleave, number, row
 from tcp import Connection
 
 TITLE = "SETH, tables 2 to 5 and figures 9 and 10 (S19 to S30): a guest to a wire (w) and to another guest (g)"
+BASES = dict.fromkeys(("S24w", "S24g", "S25g"), "VETH") # of native there are no components
 
 FARS = {"w": "wire", "g": "b"} # who is at the far end
 SIZES = (4, 64, 256, 512, 1024, 4096, 16384, 65536, 131072)
@@ -97,12 +98,13 @@ WHY = {
            "two more of them go through vifd and vif-front than through the kernel's bridge. CPU is of one CPU here, of two in the paper.",
     "S20": "No wire of 1 Gb/s is in the way, so that throughput goes on growing with the size where the paper's is at its most.",
     "S21": "Sending to a wire, VETH maps and unmaps two pages or more for each packet, SETH nothing; but for both the system calls that "
-           "bring 1500-byte frames to an AF_XDP socket in copy mode are most of the driver's time, and make the ratio smaller.",
+           "bring 1500-byte frames to an AF_XDP socket in copy mode are most of the driver's time, and make the ratio smaller. "
+           "Nothing but the CPU limits a stream here, so that the share of it says nothing: CPU by byte, the transfer cost, does.",
     "S22": "No wire of 1 Gb/s is in the way: throughput grows with the size of a write() from the first to the last, for TCP makes "
            "large packets of small writes that wait. With a packet for each write, a small ring of large entries is slower than "
            "VETH, as in the paper; the usual one is not.",
     "S23": "What maps and unmaps is a system call each, which is dearer beside the rest of today's path than a hypercall was beside "
-           "the paper's.",
+           "the paper's. Nothing but the CPU limits a stream here, so that the share of it says nothing: the transfer cost does.",
     "S24": "vifd does a driver domain's work without a kernel's network stack; what VETH pays is the mapping (`driver, system`).",
     "S25": "The simulated cache sees vifd alone: neither the kernel's copies nor what guests write or evict, where the paper's misses are.",
 }
