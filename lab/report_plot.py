@@ -11,7 +11,7 @@ import textwrap
 from rows import by_base, number
 
 PANEL_WIDTH, PANEL_HEIGHT, COLUMNS, MOST_PANELS = 580, 380, 2, 6
-AXIS_WIDTH, LETTER_WIDTH = 490, 7 # pixels
+MARGINS, LEAST_WIDTH, LETTER_WIDTH = 90, 95, 7 # pixels: beside the axis, of a name below it
 PAPER, HERE = "#a8a8a8", "#2a6fb0"
 LINES = ("#444444", "#d1495b", "#2a6fb0", "#3c8d40", "#b8860b", "#7b4fa3", "#00868b")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
@@ -37,13 +37,14 @@ set xrange [-0.6:{last}]
 set yrange [0:{top}]
 set xtics ({tics}) scale 0
 set bmargin {bottom}
-plot $data using ($0-0.19):1 with boxes lc rgb "{paper}" title "paper", \\
-  "" using ($0+0.19):2 with boxes lc rgb "{here}" title "here", \\
-  "" using ($0+0.19):3:(0):($4-$3) with vectors heads size graph 0.008,90 lc rgb "black" notitle, \\
-  "" using ($0-0.19):1:5 with labels offset 0,0.6 font ",9" notitle, \\
-  "" using ($0+($4<{inside}?0.19:0.42)):($4<{inside}?$4:{inside}):6 with labels offset 0,0.6 font ",9" notitle, \\
-  "" using ($0-0.19):(0):7 with labels rotate left offset 0,0.5 font ",8" tc rgb "#777777" notitle
+plot {papers} $data using ($0+{place}):2 with boxes lc rgb "{here}" title "{whose}", \\
+  "" using ($0+{place}):3:(0):($4-$3) with vectors heads size graph 0.008,90 lc rgb "black" notitle, \\
+  "" using ($0+($4<{inside}?{place}:0.42)):($4<{inside}?$4:{inside}):6 with labels offset 0,0.6 font ",9" notitle
 """
+PAPERS = """$data using ($0-0.19):1 with boxes lc rgb "{paper}" title "paper", \\
+  "" using ($0-0.19):1:5 with labels offset 0,0.6 font ",9" notitle, \\
+  "" using ($0-0.19):(0):7 with labels rotate left offset 0,0.5 font ",8" tc rgb "#777777" notitle, \\
+ """
 SIZES = """{blocks}
 set title "{title}" font ",11"
 set xlabel "size of a write()"
@@ -67,16 +68,18 @@ def draw(exhibit, results, path):
         return False
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    script = HEAD.format(width=PANEL_WIDTH * columns, height=PANEL_HEIGHT * lines, path=path, rows=lines, columns=columns)
-    subprocess.run(["gnuplot"], input=script + "".join(panels), text=True, check=True, timeout=60)
+    width = columns * max(width for width, _ in panels)
+    script = HEAD.format(width=width, height=PANEL_HEIGHT * lines, path=path, rows=lines, columns=columns)
+    subprocess.run(["gnuplot"], input=script + "".join(panel for _, panel in panels), text=True, check=True, timeout=60)
     return True
 
 
 def panels_of(plot, rows, results):
-    """gnuplot's commands for each panel of a plot."""
+    """Each panel of a plot: its least width, and gnuplot's commands."""
     rows = [row for row in rows if re.fullmatch(plot.metrics, row["metric"])]
     if plot.kind == "sizes":
-        return [sizes(plot, ident, [row for row in rows if row["id"] == ident]) for ident in unique(row["id"] for row in rows)]
+        own = [[row for row in rows if row["id"] == ident] for ident in unique(row["id"] for row in rows)]
+        return [sizes(plot, one) if len({size_of(row["metric"]) for row in one}) > 1 else figures(plot, one) for one in own]
     known = [row for row in rows if has_paper(row)]
     if plot.kind == "metrics":
         return [figures(plot, known or rows)] if rows else []
@@ -136,14 +139,18 @@ def bars(title, label, data):
     lines = [" ".join([*map(coordinate, (paper, ours, least, most)),
                        *map(quoted, (worth(paper), worth(ours), "no figure" if paper is None else ""))])
              for _, paper, ours, least, most in data]
-    names = [textwrap.wrap(name, max(7, AXIS_WIDTH // len(data) // LETTER_WIDTH)) for name, *_ in data]
-    return BARS.format(data="\n".join(lines), title=escaped(title), label=escaped(label), last=f"{len(data) - 0.4:.1f}",
-                       top=f"{top:.6g}", inside=f"{0.93 * top:.6g}",
-                       tics=", ".join(f'"{LINE_END.join(map(escaped, name))}" {place}' for place, name in enumerate(names)),
-                       bottom=max(map(len, names)) + 1, paper=PAPER, here=HERE)
+    width = max(PANEL_WIDTH, MARGINS + LEAST_WIDTH * len(data))
+    letters = (width - MARGINS) // len(data) // LETTER_WIDTH
+    names = [textwrap.wrap(name, letters, break_long_words=False) for name, *_ in data]
+    known = any(paper is not None for _, paper, *_ in data)
+    return width, BARS.format(
+        data="\n".join(lines), title=escaped(title), label=escaped(label), last=f"{len(data) - 0.4:.1f}",
+        top=f"{top:.6g}", inside=f"{0.93 * top:.6g}", bottom=max(map(len, names)) + 1, place=0.19 if known else 0, here=HERE,
+        papers=PAPERS.format(paper=PAPER) if known else "", whose="here" if known else "here (no figure in the paper)",
+        tics=", ".join(f'"{LINE_END.join(map(escaped, name))}" {place}' for place, name in enumerate(names)))
 
 
-def sizes(plot, ident, rows):
+def sizes(plot, rows):
     """A panel with a curve for each configuration over sizes, and the paper's points of it where there are some."""
     blocks, curves, tics = [], [], {}
     for index, config in enumerate(unique(row["config"] for row in rows)):
@@ -162,7 +169,7 @@ def sizes(plot, ident, rows):
         if papers:
             blocks.append(block(f"paper{index}", papers))
             curves.append(f'$paper{index} using 1:2 with points lc rgb "{colour}" pt 4 ps 1.2 title "paper, {escaped(config)}"')
-    return SIZES.format(blocks="\n".join(blocks), title=escaped(f"{ident}: {plot.label}"), label=escaped(plot.label),
+    return PANEL_WIDTH, SIZES.format(blocks="\n".join(blocks), title=escaped(f"{rows[0]['id']}: {plot.label}"), label=escaped(plot.label),
                         tics=", ".join(f'"{text}" {size}' for size, text in sorted(tics.items())),
                         least=min(tics), most=max(tics), curves=", ".join(curves))
 
