@@ -141,6 +141,21 @@ def test_tcp_both_ways_in_every_mode(make_line, mode):
     assert int(dict(zip(names, values))["InCsumErrors"]) == 0
 
 
+@pytest.mark.parametrize("mode,naps", [("off", False), ("every:2", False), ("usec:300", True), ("auto", True)])
+def test_naps_where_a_delay_is_allowed(make_line, mode, naps):
+    """Through a stream. A request and its reply, one at a time, keep the worker from it."""
+    line = make_line(f"lro={mode}")
+    line.vifd.ctl("set idle-spin=off")
+    tcp_copy(line.wire, line.far, "10.79.0.2", 64)
+    (before,) = line.vifd.ctl("show workers")
+    assert (before["naps"] > 0) is naps
+    time.sleep(0.1) # what was still on its way
+    (before,) = line.vifd.ctl("show workers")
+    line.wire.run("ping -c 50 -i 0.01 -q 10.79.0.2")
+    (after,) = line.vifd.ctl("show workers")
+    assert after["naps"] == before["naps"] and after["sleeps"] > before["sleeps"]
+
+
 @pytest.mark.parametrize("bo", ["on", "off"])
 @pytest.mark.parametrize("network", ["ipv4", "ipv6"])
 def test_a_train_arrives_as_one_packet(make_line, network, bo):
