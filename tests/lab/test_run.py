@@ -122,3 +122,30 @@ def test_stamp_is_of_this_checkout(lab, monkeypatch):
     assert stamp.digest() == stamp.digest() and "CPUs" in stamp.machine()
     one = stamp.make("lro", True, 1.23, {"A9", "A8"})
     assert one["only"] == ["A8", "A9"] and one["seconds"] == 1.2 and stamp.agree(one, stamp.make("tlb", True, 9))
+
+
+@pytest.mark.parametrize("passes,why,quick,well", [(True, None, False, True), (False, None, False, False), (False, "why", False, True),
+                                                   (False, None, True, True)])
+def test_a_missed_bar_fails_unless_it_is_explained(lab, lab_run, monkeypatch, tmp_path, passes, why, quick, well):
+    monkeypatch.setattr(lab_run, "OUT", tmp_path)
+    monkeypatch.setattr(lab_run.stamp, "make", lambda *_: dict(NOW))
+    rows = lab("rows")
+
+    class Experiment:
+        TITLE, BASE, WHY = "Title", "base", {"M1": "a reason"}
+
+        @staticmethod
+        def run(run):
+            bar = rows.bar("M1", "x", "throughput", [3, 3, 3], least=2 if passes else 4)
+            if why:
+                run.explain(bar, why)
+            run.bars.append(bar)
+            run.why["M2"] = "another"
+            (run.folder / "vifd.log").write_text("said")
+            return [rows.row("M1", "base", "throughput", "Mb/s", 2, [1, 1, 1])]
+
+    monkeypatch.setattr(lab_run.importlib, "import_module", lambda name: Experiment)
+    assert lab_run.run("fig7", quick, set()) is well
+    written = json.loads((tmp_path / "fig7.json").read_text())
+    assert written["why"] == {"M1": "a reason", "M2": "another"} and written["stamp"] == NOW and written["base"] == "base"
+    assert (tmp_path / "log" / "fig7" / "vifd.log").read_text() == "said"
