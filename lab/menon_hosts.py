@@ -27,6 +27,7 @@ from lib.traffic import cpu_seconds
 from lib.vifd import Vifd, program
 
 SENT_TO, RECEIVED_FROM = "10.96", "10.97"
+REMAPS = ("cycles", "mapped", "handed_over", "zeroed") # of `show guests`
 
 
 def switches(pid):
@@ -92,6 +93,10 @@ class Host:
         """What the host has done so far, in seconds and counts."""
         return {"clock": time.monotonic(), "idle": cpu_ticks(HOST_CPU)[1] / os.sysconf("SC_CLK_TCK")}
 
+    def told(self):
+        """What vifd tells of itself, and when: it may take its time."""
+        return {"clock": time.monotonic()}
+
 
 class Linux(Host):
     """The kernel alone, on the wires' interfaces."""
@@ -134,8 +139,11 @@ class Domain(Host):
         self.hz = self.vifd.ctl("profile")["tsc_hz"]
 
     def look(self):
+        return {**super().look(), "vifd": self.vifd.cpu_seconds(), "vifd switches": switches(self.vifd.pid)}
+
+    def told(self):
         stages = {f"stage {stage['stage']}": stage["cycles"] for stage in self.vifd.ctl("profile")["stages"]}
-        return {**super().look(), **stages, "vifd": self.vifd.cpu_seconds(), "vifd switches": switches(self.vifd.pid)}
+        return {**super().told(), **stages}
 
 
 class Driver(Domain):
@@ -175,6 +183,8 @@ class Guest(Domain):
             self.end.run("ip link set eth0 gso_max_segs 65535")
 
     def look(self):
+        return {**super().look(), "front": self.front.cpu_seconds(), "front switches": switches(self.front.process.pid)}
+
+    def told(self):
         remap = self.vifd.ctl("show guests")[0].get("remap", {})
-        return {**super().look(), "front": self.front.cpu_seconds(), "front switches": switches(self.front.process.pid),
-                **{f"remap {name}": remap.get(name, 0) for name in ("cycles", "mapped", "handed_over", "zeroed")}}
+        return {**super().told(), **{f"remap {name}": remap.get(name, 0) for name in REMAPS}}
