@@ -10,7 +10,7 @@
  *
  * System calls are what costs: in a PV domain each is worth two loads of CR3. There are, at most,
  *
- *      for a burst from the guest    one grant copy call, one notification
+ *      for a burst from the guest    one grant copy call, one notification if there is no more
  *      for a burst to the guest      one grant copy call, one notification at the end of the round
  *      to sleep and be woken         one read() of events, and one write() if there were any
  *
@@ -164,6 +164,7 @@ static bool netif_arm(struct channel *channel, unsigned pair)
 
 	if (!queue)
 		return false;
+	xen_tx_tell(queue);
 	take_events(queue);
 	if (unlikely(queue->limited))
 		return !wait_for_credit(queue);
@@ -241,6 +242,26 @@ const struct channel_ops xen_channel_ops = {
 
 /* ---- connecting ---- */
 
+/* Pages of ours, granted if that can be. */
+static bool own_open(const struct xen_queue *queue, struct xen_own *own, unsigned count)
+{
+	own->pages = queue->netif->ops->own(count, own->refs);
+	own->granted = own->pages != NULL;
+	if (!own->granted)
+		own->pages = aligned_alloc(XEN_PAGE, (size_t)count * XEN_PAGE);
+	if (own->pages)
+		memset(own->pages, 0, (size_t)count * XEN_PAGE);
+	return own->pages != NULL;
+}
+
+static void own_close(const struct xen_queue *queue, struct xen_own *own, unsigned count)
+{
+	if (own->granted)
+		queue->netif->ops->disown(own->pages, count);
+	else
+		free(own->pages);
+}
+
 static void queue_free(struct xen_queue *queue)
 {
 	const struct xen_ops *ops = queue->netif->ops;
@@ -255,7 +276,8 @@ static void queue_free(struct xen_queue *queue)
 		ops->unmap(queue->tx, 1);
 	if (queue->rx)
 		ops->unmap(queue->rx, 1);
-	free(queue->memory);
+	own_close(queue, &queue->memory, XEN_RING);
+	own_close(queue, &queue->stage, XEN_STAGE);
 	free(queue);
 }
 
@@ -273,13 +295,10 @@ static struct xen_queue *queue_new(struct xen_netif *netif, unsigned number)
 	queue->wake_fd = queue->timer_fd = -1;
 	for (unsigned i = 0; i < XEN_RING; i++)
 		queue->free_pages[queue->free_count++] = XEN_RING - 1 - i;
-	queue->memory = aligned_alloc(XEN_PAGE, (size_t)XEN_RING * XEN_PAGE);
-	if (!queue->memory) {
-		free(queue);
-		return NULL;
-	}
-	memset(queue->memory, 0, (size_t)XEN_RING * XEN_PAGE);
-	return queue;
+	if (own_open(queue, &queue->memory, XEN_RING) && own_open(queue, &queue->stage, XEN_STAGE))
+		return queue;
+	queue_free(queue);
+	return NULL;
 }
 
 static int bind_event(struct xen_queue *queue, uint32_t remote, uint32_t *port, struct error *error)
@@ -338,7 +357,7 @@ static int map_rings(struct xen_queue *queue, const struct xen_queue_config *con
 	ret = ring_position(&queue->tx->at, &queue->tx_cons, error);
 	if (!ret)
 		ret = ring_position(&queue->rx->at, &queue->rx_cons, error);
-	queue->tx_rsp = queue->tx_cons;
+	queue->tx_rsp = queue->tx_told = queue->tx_cons;
 	queue->rx_told = queue->rx_cons;
 	return ret;
 }

@@ -12,7 +12,8 @@
 
 enum {
 	XEN_HEADER_COPY =
-		128, /* bytes of a packet that are copied before it is known where it goes */
+		128,     /* bytes of a packet that are copied before it is known where it goes */
+	XEN_STAGE = 128, /* pages that are copied to a guest by one call, at most */
 	XEN_MULTICAST_MAX = 64, /* addresses that a guest may ask for */
 	XEN_CREDIT_MIN =
 		131072, /* bytes that may be saved up with any rate: the longest packets pass */
@@ -63,6 +64,13 @@ struct xen_costs {
 	uint64_t notifies, takes, unmasks; /* of event channels */
 };
 
+/* Pages of ours, and their grants to ourselves. */
+struct xen_own {
+	uint8_t *pages;
+	bool granted; /* false: there were none to be had, and these are copied by address */
+	uint32_t refs[XEN_RING];
+};
+
 /* One pair of rings. */
 struct xen_queue {
 	struct pkt_source source; /* of what the guest sends; first: done() finds us by it */
@@ -76,7 +84,8 @@ struct xen_queue {
 	/* from the guest: the worker's */
 	struct xen_tx_ring *tx;
 	uint32_t tx_cons, tx_rsp;
-	uint8_t *memory; /* [XEN_RING] pages, that what is copied here lies in */
+	uint32_t tx_told;      /* the front end has been told of responses up to here */
+	struct xen_own memory; /* [XEN_RING] pages, that what is copied here lies in */
 	struct xen_page pages[XEN_RING];
 	uint16_t free_pages[XEN_RING]; /* the hottest is the next */
 	unsigned free_count;
@@ -97,6 +106,8 @@ struct xen_queue {
 	struct xen_rx_dest {
 		uint8_t slot, pkt; /* that a copy is for: in the ring, in the burst */
 	} rx_dests[XEN_RX_COPIES];
+	struct xen_own stage; /* [XEN_STAGE] pages, laid out as the guest's: see xen_rx.c */
+	unsigned staged;      /* of those, by the next call */
 	struct xen_costs rx_costs;
 	_Atomic unsigned lacking; /* slots that a packet needed and that were not there */
 	unsigned lacking_ticks;   /* the main thread's */
@@ -167,8 +178,26 @@ void xen_copy(struct xen_queue *queue, struct xen_copy *copies, unsigned count,
 /* The two directions. */
 unsigned xen_tx_take(struct xen_queue *queue, struct pkt **pkts, unsigned n);
 void xen_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n);
+/* Tell the front end of what has been answered, if it wants to know. */
+void xen_tx_tell(struct xen_queue *queue);
 void xen_tx_fetch(struct pkt_source *source, struct pkt **pkts, unsigned n);
 unsigned xen_rx_put(struct xen_queue *queue, struct pkt **pkts, unsigned n, uint64_t **why);
+
+/* A place in pages of ours as an end of a copy; flag is added to flags if it is a grant. */
+static inline union xen_copy_end xen_own_end(const struct xen_own *own, const uint8_t *at,
+					     uint16_t *flags, enum xen_copy_flags flag)
+{
+	size_t offset = at - own->pages;
+	union xen_copy_end end = { .virt = (void *)at };
+
+	if (likely(own->granted)) {
+		end.foreign.ref = own->refs[offset / XEN_PAGE];
+		end.foreign.offset = offset % XEN_PAGE;
+		end.foreign.domid = XEN_SELF;
+		*flags |= flag;
+	}
+	return end;
+}
 
 /* The address of a fragment of a packet with PKT_REMOTE, from queue, as an end of a copy. */
 union xen_copy_end xen_tx_grant(const struct xen_queue *queue, const void *at);

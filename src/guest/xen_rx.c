@@ -3,15 +3,21 @@
  * What a Xen guest receives (M12, S4): by grant copy into pages that it has posted.
  *
  * Theory of operation. The packets of a burst are laid out over the posted pages, and all of it is
- * copied by one call. Nothing is gathered before: the private header, the segments of an aggregate
- * (A3), the fragments of another guest's packet each go straight to where they belong, in pieces
- * that cross no page on either side.
+ * copied by one call: the private header, the segments of an aggregate (A3), the fragments of
+ * another guest's packet each go to where they belong.
  *
  *      packet   header[]  | frag                     | frag      |
  *      slots    [ h h f f f f ] (GSO)  [ f f f f f f ] [ f g g g  ]     the extra takes a slot, too
  *
  * A packet with PKT_REMOTE has its payload in pages of another Xen guest: the copy then is from
- * grant to grant.
+ * grant to grant, in pieces that cross no page on either side.
+ *
+ * What lies at an address costs gntdev, in a PV domain, some 1800 instructions for each page that a
+ * piece touches, to find the page that it is and keep it there; and a packet's pages are never
+ * aligned as the guest's are, so that each of these is two pieces. That is several times what the
+ * bytes themselves cost. So they first are staged: copied, while they are in the cache, into pages
+ * that we have granted to ourselves, laid out as the guest's. A slot then is one piece, from grant to
+ * grant. Where there are no such pages pieces go straight to the guest.
  *
  * The responses, each in the slot of its request, are put into the ring once it is known that the
  * copies were made, and become visible together. Until then the requests stay there as they are:
@@ -25,11 +31,13 @@
 /* Where the next byte goes. */
 struct place {
 	struct xen_queue *queue;
-	unsigned pkt;    /* number in the burst */
-	uint32_t first;  /* slots, as ring indexes: the packet's first, */
-	uint32_t slot;   /* the one that is being filled */
-	uint32_t offset; /* and how far */
-	uint32_t gref;   /* its page */
+	unsigned pkt;          /* number in the burst */
+	uint32_t first;        /* slots, as ring indexes: the packet's first, */
+	uint32_t slot;         /* the one that is being filled */
+	uint32_t offset;       /* and how far */
+	uint32_t gref;         /* its page */
+	uint8_t *stage;        /* ours for it, or NULL */
+	struct xen_copy *open; /* the copy from there that ends at offset, or NULL */
 	unsigned *copies;
 };
 
@@ -43,6 +51,9 @@ static void open_slot(struct place *place)
 
 	place->gref = request.gref;
 	place->offset = 0;
+	place->open = NULL;
+	if (likely(queue->stage.granted))
+		place->stage = queue->stage.pages + (size_t)queue->staged++ * XEN_PAGE;
 	queue->rx_slots[place->slot % XEN_RING].rsp = (struct xen_rx_response){ .id = request.id };
 }
 
@@ -55,14 +66,51 @@ static void close_slot(struct place *place, bool more)
 	response->flags |= more ? XEN_RXF_MORE_DATA : 0;
 }
 
+/* The next copy, of len bytes to where the next byte goes. */
+static struct xen_copy *add_copy(struct place *place, uint16_t len)
+{
+	struct xen_queue *queue = place->queue;
+	struct xen_copy *copy = &queue->rx_copies[*place->copies];
+
+	copy->dest.foreign.ref = place->gref;
+	copy->dest.foreign.offset = place->offset;
+	copy->dest.foreign.domid = queue->netif->domid;
+	copy->len = len;
+	copy->flags = XEN_COPY_TO_GRANT;
+	queue->rx_dests[(*place->copies)++] = (struct xen_rx_dest){ place->slot % XEN_RING,
+								    place->pkt };
+	return copy;
+}
+
+/* len bytes of ours, which the slot has room for, by way of the page staged for it. */
+static void put_staged(struct place *place, const uint8_t *from, uint16_t len)
+{
+	uint8_t *at = place->stage + place->offset;
+
+	memcpy(at, from, len);
+	if (place->open) {
+		place->open->len += len;
+		return;
+	}
+	place->open = add_copy(place, len);
+	place->open->source = xen_own_end(&place->queue->stage, at, &place->open->flags,
+					  XEN_COPY_FROM_GRANT);
+}
+
+/* Bytes up to the end of the page that at is in. */
+static uint32_t page_rest(uintptr_t at)
+{
+	return XEN_PAGE - (at & (XEN_PAGE - 1));
+}
+
 /* Lay out len bytes of a packet; remote: from this queue of another guest, or NULL. */
 static void put_piece(struct place *place, const struct xen_queue *remote, const uint8_t *from,
 		      uint32_t len, bool gso)
 {
-	struct xen_queue *queue = place->queue;
+	bool staged = !remote && place->stage;
 
 	while (len > 0) {
-		uint32_t part = XEN_PAGE - ((uintptr_t)from & (XEN_PAGE - 1));
+		uint32_t part = len;
 
 		if (place->offset == XEN_PAGE) {
 			close_slot(place, true);
@@ -70,26 +118,22 @@ static void put_piece(struct place *place, const struct xen_queue *remote, const
 			place->slot += place->slot == place->first && gso ? 2 : 1;
 			open_slot(place);
 		}
-		if (part > len)
-			part = len;
 		if (part > XEN_PAGE - place->offset)
 			part = XEN_PAGE - place->offset;
-
-		struct xen_copy *copy = &queue->rx_copies[*place->copies];
-
-		copy->flags = XEN_COPY_TO_GRANT;
-		if (remote) {
-			copy->source = xen_tx_grant(remote, from);
-			copy->flags |= XEN_COPY_FROM_GRANT;
+		if (!staged && part > page_rest((uintptr_t)from))
+			part = page_rest((uintptr_t)from);
+		if (staged) {
+			put_staged(place, from, part);
 		} else {
+			struct xen_copy *copy = add_copy(place, part);
+
+			place->open = NULL;
 			copy->source.virt = (void *)from;
+			if (remote) {
+				copy->source = xen_tx_grant(remote, from);
+				copy->flags |= XEN_COPY_FROM_GRANT;
+			}
 		}
-		copy->dest.foreign.ref = place->gref;
-		copy->dest.foreign.offset = place->offset;
-		copy->dest.foreign.domid = queue->netif->domid;
-		copy->len = part;
-		queue->rx_dests[(*place->copies)++] = (struct xen_rx_dest){ place->slot % XEN_RING,
-									    place->pkt };
 		place->offset += part;
 		from += part;
 		len -= part;
@@ -130,7 +174,9 @@ static void put_packet(struct xen_queue *queue, const struct pkt *pkt, unsigned 
 	const struct xen_queue *remote = pkt->offload.flags & PKT_REMOTE
 						 ? (const struct xen_queue *)pkt->source
 						 : NULL;
-	struct place place = { queue, number, first, first, 0, 0, copies };
+	struct place place = {
+		.queue = queue, .pkt = number, .first = first, .slot = first, .copies = copies
+	};
 
 	open_slot(&place);
 	put_piece(&place, NULL, pkt->header, pkt->header_len, gso);
@@ -169,6 +215,7 @@ static void copy_all(struct xen_queue *queue, struct pkt **pkts, unsigned *copie
 		last = dest->pkt;
 	}
 	*copies = 0;
+	queue->staged = 0;
 }
 
 /* NULL if the packet fits the slots that are there, or the counter of why it does not. */
@@ -237,7 +284,8 @@ unsigned xen_rx_put(struct xen_queue *queue, struct pkt **pkts, unsigned n, uint
 		*why = fits(queue, pkt, end - at, stats);
 		if (unlikely(*why))
 			break;
-		if (unlikely(copies + 2 * (pkt->frag_count + XEN_RX_SLOTS_MAX) > XEN_RX_COPIES))
+		if (unlikely(copies + 2 * (pkt->frag_count + XEN_RX_SLOTS_MAX) > XEN_RX_COPIES ||
+			     queue->staged + XEN_RX_SLOTS_MAX > XEN_STAGE))
 			copy_all(queue, pkts, &copies, stats);
 		put_packet(queue, pkt, i, at, &copies);
 		at += slots_of(pkt);

@@ -23,7 +23,9 @@
  *      tx=map      likewise, but the rest is mapped at once and unmapped when it is done (M10)
  *
  * Slots are answered when the last owner of the packet lets go of it. The answers are in the order
- * in which packets are done: netif allows that on this ring.
+ * in which packets are done: netif allows that on this ring. The front end is told of them when it
+ * has sent nothing more, or when they are many: a notification is a system call, and an interrupt in
+ * the guest.
  *
  * What contradicts the protocol breaks the interface: no front end does that by accident. A packet
  * with nonsense in it is answered with an error, dropped and counted.
@@ -48,6 +50,8 @@ struct tx_packet {
 	bool control;     /* no packet at all, but a word about multicast */
 	unsigned copies;  /* where its copies end in tx_copies */
 };
+
+enum { TELL_SLOTS = 64 }; /* answered, and the front end has not been told */
 
 /* pkt.cookie: what is to be answered. */
 enum { COOKIE_EXTRAS_SHIFT = 16, COOKIE_ERROR = 1 << 24 };
@@ -205,12 +209,12 @@ static void take_pages(struct xen_queue *queue, const struct tx_packet *packet, 
 
 static uint8_t *page_at(const struct xen_queue *queue, uint16_t number)
 {
-	return queue->memory + (size_t)number * XEN_PAGE;
+	return queue->memory.pages + (size_t)number * XEN_PAGE;
 }
 
 union xen_copy_end xen_tx_grant(const struct xen_queue *queue, const void *at)
 {
-	size_t offset = (const uint8_t *)at - queue->memory;
+	size_t offset = (const uint8_t *)at - queue->memory.pages;
 	union xen_copy_end end = { 0 };
 
 	end.foreign.ref = queue->pages[offset / XEN_PAGE].gref;
@@ -219,8 +223,9 @@ union xen_copy_end xen_tx_grant(const struct xen_queue *queue, const void *at)
 	return end;
 }
 
-static void add_copy(struct xen_queue *queue, unsigned *count, const struct xen_tx_request *slot,
-		     uint16_t len, void *to)
+/* The first bytes of a slot are to be copied to an address, that of dest.virt. */
+static struct xen_copy *add_copy(struct xen_queue *queue, unsigned *count,
+				 const struct xen_tx_request *slot, uint16_t len, void *to)
 {
 	struct xen_copy *copy = &queue->tx_copies[(*count)++];
 
@@ -230,6 +235,7 @@ static void add_copy(struct xen_queue *queue, unsigned *count, const struct xen_
 	copy->dest.virt = to;
 	copy->len = len;
 	copy->flags = XEN_COPY_FROM_GRANT;
+	return copy;
 }
 
 /* What is to be copied of the packet between the passes; its fragments, all of them. */
@@ -258,8 +264,12 @@ static void plan_copies(struct xen_queue *queue, struct tx_packet *packet, struc
 
 		uint8_t *at = page_at(queue, number) + slot->offset;
 
-		if (!header_only)
-			add_copy(queue, count, slot, slot->size, at);
+		if (!header_only) {
+			struct xen_copy *copy = add_copy(queue, count, slot, slot->size, at);
+
+			copy->dest = xen_own_end(&queue->memory, at, &copy->flags,
+						 XEN_COPY_TO_GRANT);
+		}
 		pkt->frags[pkt->frag_count++] = (struct iovec){ at, slot->size };
 	}
 }
@@ -361,7 +371,7 @@ static bool map_rest(struct xen_queue *queue, struct pkt *pkt)
 	first->mapped_count = count;
 	queue->tx_costs.maps += count;
 	for (unsigned i = 0; i < pkt->frag_count; i++) {
-		size_t offset = (uint8_t *)pkt->frags[i].iov_base - queue->memory;
+		size_t offset = (uint8_t *)pkt->frags[i].iov_base - queue->memory.pages;
 
 		pkt->frags[i].iov_base = (uint8_t *)first->mapped +
 					 (size_t)place[offset / XEN_PAGE] * XEN_PAGE +
@@ -450,8 +460,10 @@ unsigned xen_tx_take(struct xen_queue *queue, struct pkt **pkts, unsigned n)
 	unsigned taken, copies = 0;
 	enum xen_error error = XEN_OK;
 
-	if (available == 0)
+	if (available == 0) {
+		xen_tx_tell(queue);
 		return 0;
+	}
 	if (unlikely(end - queue->tx_rsp > XEN_RING)) {
 		xen_break(netif, XEN_TX_JUMPED);
 		return 0;
@@ -473,6 +485,8 @@ unsigned xen_tx_take(struct xen_queue *queue, struct pkt **pkts, unsigned n)
 	}
 	if (taken < n)
 		pkt_pool_put(&worker->pool, pkts + taken, n - taken);
+	if (taken == 0)
+		xen_tx_tell(queue);
 	if (unlikely(error)) {
 		xen_break(netif, error);
 		port_stats(&netif->channel.port)->drop_bad_descriptor++;
@@ -499,13 +513,13 @@ void xen_tx_fetch(struct pkt_source *source, struct pkt **pkts, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned j = 0; j < pkts[i]->frag_count; j++) {
 			const struct iovec *frag = &pkts[i]->frags[j];
+			struct xen_copy *copy = &copies[count++];
 
-			copies[count++] = (struct xen_copy){
-				.source = xen_tx_grant(queue, frag->iov_base),
-				.dest.virt = frag->iov_base,
-				.len = frag->iov_len,
-				.flags = XEN_COPY_FROM_GRANT,
-			};
+			copy->source = xen_tx_grant(queue, frag->iov_base);
+			copy->flags = XEN_COPY_FROM_GRANT;
+			copy->dest = xen_own_end(&queue->memory, frag->iov_base, &copy->flags,
+						 XEN_COPY_TO_GRANT);
+			copy->len = frag->iov_len;
 		}
 	}
 	xen_copy(queue, copies, count, &queue->tx_costs);
@@ -519,6 +533,15 @@ void xen_tx_fetch(struct pkt_source *source, struct pkt **pkts, unsigned n)
 		else
 			pkts[i]->cookie |= COOKIE_ERROR;
 	}
+}
+
+void xen_tx_tell(struct xen_queue *queue)
+{
+	if (queue->tx_told == queue->tx_rsp)
+		return;
+	xen_wake(queue, &queue->tx->at, queue->tx_told, queue->tx_rsp, queue->tx_port,
+		 &queue->tx_costs);
+	queue->tx_told = queue->tx_rsp;
 }
 
 /* Answer a packet's slots and free its pages. */
@@ -548,10 +571,10 @@ static void answer(struct xen_queue *queue, const struct pkt *pkt)
 void xen_tx_done(struct pkt_source *source, struct pkt **pkts, unsigned n)
 {
 	struct xen_queue *queue = (struct xen_queue *)source;
-	uint32_t old = queue->tx_rsp;
 
 	for (unsigned i = 0; i < n; i++)
 		answer(queue, pkts[i]);
 	xen_publish(&queue->tx->at.rsp_prod, queue->tx_rsp);
-	xen_wake(queue, &queue->tx->at, old, queue->tx_rsp, queue->tx_port, &queue->tx_costs);
+	if (queue->tx_rsp - queue->tx_told >= TELL_SLOTS)
+		xen_tx_tell(queue);
 }

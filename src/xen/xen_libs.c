@@ -31,6 +31,7 @@
 
 static struct xs_handle *store;
 static xengnttab_handle *grants;
+static xengntshr_handle *own_grants; /* NULL: there can be none */
 
 /* ---- our words are Xen's ---- */
 
@@ -49,7 +50,7 @@ static_assert(sizeof(struct xen_copy) == sizeof(xengnttab_grant_copy_segment_t) 
 			      offsetof(xengnttab_grant_copy_segment_t, source.foreign.domid),
 	      "a copy is handed over as it is");
 static_assert((int)XEN_COPY_FROM_GRANT == GNTCOPY_source_gref &&
-		      (int)XEN_COPY_TO_GRANT == GNTCOPY_dest_gref,
+		      (int)XEN_COPY_TO_GRANT == GNTCOPY_dest_gref && (int)XEN_SELF == DOMID_SELF,
 	      "so are its flags");
 static_assert(sizeof(struct xen_tx_request) == sizeof(netif_tx_request_t) &&
 		      offsetof(struct xen_tx_request, size) == offsetof(netif_tx_request_t, size) &&
@@ -76,10 +77,13 @@ static_assert((int)XEN_TXF_CSUM_BLANK == NETTXF_csum_blank &&
 
 static void libs_close(void)
 {
+	if (own_grants)
+		xengntshr_close(own_grants);
 	if (grants)
 		xengnttab_close(grants);
 	if (store)
 		xs_close(store);
+	own_grants = NULL;
 	grants = NULL;
 	store = NULL;
 }
@@ -119,6 +123,9 @@ static int libs_open(struct error *error)
 			    strerror(err), what);
 	}
 	xenevtchn_close(events);
+	own_grants = xengntshr_open(NULL, 0);
+	if (!own_grants)
+		log_warn("no /dev/xen/gntalloc (modprobe xen-gntalloc): copies cost more");
 	return 0;
 }
 
@@ -246,6 +253,22 @@ static void libs_unmap(void *pages, unsigned count)
 		log_error("pages of a guest cannot be unmapped: %s", strerror(errno));
 }
 
+static void *libs_own(unsigned count, uint32_t *refs)
+{
+	char *domid = libs_read("domid");
+	void *pages = NULL;
+
+	if (own_grants && domid)
+		pages = xengntshr_share_pages(own_grants, strtoul(domid, NULL, 10), count, refs, 1);
+	free(domid);
+	return pages;
+}
+
+static void libs_disown(void *pages, unsigned count)
+{
+	xengntshr_unshare(own_grants, pages, count);
+}
+
 static void libs_copy(struct xen_copy *copies, unsigned count)
 {
 	/* what the kernel did not come to, as it found one that it would not even try */
@@ -275,5 +298,7 @@ const struct xen_ops xen_libs_ops = {
 	.unmask = libs_unmask,
 	.map = libs_map,
 	.unmap = libs_unmap,
+	.own = libs_own,
+	.disown = libs_disown,
 	.copy = libs_copy,
 };

@@ -17,6 +17,7 @@
 enum {
 	XEN_STORE_PATH_MAX = 256, /* of the paths that we have to do with, with their final 0 */
 	XEN_EVENTS_MAX = 2,       /* event channels of a queue */
+	XEN_SELF = 0x7ff0,        /* the domid that is always ours */
 };
 
 /* One grant copy. Both ends may be grants, one must be. */
@@ -66,6 +67,9 @@ struct xen_change {
  *          before it is unmasked.
  *
  * map:     count pages side by side; NULL: errno says why.
+ * own:     count pages of ours, side by side, which we grant to ourselves. A copy between grants
+ *          costs the kernel nothing; for one of its ends at an address it looks our page tables up,
+ *          which costs as much as the copy. NULL: there are none to be had.
  * copy:    all of them; each has its status, whatever is returned.
  */
 struct xen_ops {
@@ -92,6 +96,8 @@ struct xen_ops {
 
 	void *(*map)(uint16_t domid, uint32_t *refs, unsigned count, bool writable);
 	void (*unmap)(void *pages, unsigned count);
+	void *(*own)(unsigned count, uint32_t *refs);
+	void (*disown)(void *pages, unsigned count);
 	void (*copy)(struct xen_copy *copies, unsigned count);
 };
 

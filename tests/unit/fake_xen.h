@@ -66,7 +66,7 @@ static struct fake_xen {
 	unsigned copy_calls, copies, hypercalls, maps, unmaps, notifies, takes, unmasks;
 	uint64_t copied_here, copied_away, copied_between; /* bytes */
 	unsigned mapped;                                   /* pages now */
-	bool refuse_maps;
+	bool refuse_maps, refuse_own;
 	void (*on_copy)(void); /* what somebody else does meanwhile */
 } fake_xen;
 
@@ -80,6 +80,8 @@ static inline void fake_grant(uint16_t domid, uint32_t ref)
 
 static inline uint8_t *fake_page(uint16_t domid, uint32_t ref)
 {
+	if (domid == XEN_SELF)
+		domid = 0;
 	return domid < FAKE_DOMAINS && ref < FAKE_GRANTS ? fake_xen.grants[domid][ref] : NULL;
 }
 
@@ -135,6 +137,8 @@ static inline void fake_copy(struct xen_copy *copies, unsigned count)
 		if (copy->status)
 			continue;
 		memmove(dest, source, copy->len);
+		from &= copy->source.foreign.domid != XEN_SELF;
+		to &= copy->dest.foreign.domid != XEN_SELF;
 		*(from && to ? &fake_xen.copied_between
 		  : from     ? &fake_xen.copied_here
 			     : &fake_xen.copied_away) += copy->len;
@@ -173,6 +177,34 @@ static inline void fake_unmap(void *pages, unsigned count)
 			if (fake_xen.grants[domid][ref] == pages)
 				return;
 		}
+	}
+	free(pages);
+}
+
+/* Pages of domain 0, side by side. */
+static inline void *fake_own(unsigned count, uint32_t *refs)
+{
+	uint8_t *pages;
+
+	if (fake_xen.refuse_own)
+		return NULL;
+	pages = aligned_alloc(XEN_PAGE, (size_t)count * XEN_PAGE);
+	for (unsigned i = 0, ref = 0; i < count; ref++) {
+		if (fake_xen.grants[0][ref])
+			continue;
+		fake_xen.grants[0][ref] = pages + i * XEN_PAGE;
+		refs[i++] = ref;
+	}
+	return pages;
+}
+
+static inline void fake_disown(void *pages, unsigned count)
+{
+	for (unsigned ref = 0; ref < FAKE_GRANTS; ref++) {
+		uint8_t *page = fake_xen.grants[0][ref];
+
+		if (page >= (uint8_t *)pages && page < (uint8_t *)pages + count * XEN_PAGE)
+			fake_xen.grants[0][ref] = NULL;
 	}
 	free(pages);
 }
@@ -477,6 +509,8 @@ static const struct xen_ops fake_xen_ops = {
 	.unmask = fake_unmask,
 	.map = fake_map,
 	.unmap = fake_unmap,
+	.own = fake_own,
+	.disown = fake_disown,
 	.copy = fake_copy,
 };
 
