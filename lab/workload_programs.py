@@ -15,7 +15,7 @@ from cpus import HOST_CPU, WIRE_CPU
 from lib.guest import with_parent
 from lib.vifd import program
 
-OLTP = "sysbench oltp_read_write --db-driver=mysql --mysql-user=root --mysql-db=sbtest --tables=4 --table-size=10000"
+OLTP = "exec sysbench oltp_read_write --db-driver=mysql --mysql-user=root --mysql-db=sbtest --tables=4 --table-size=10000"
 OLTP_THREADS = 8
 NEEDED = {"mariadbd": "mariadb-server-core", "sysbench": "sysbench", "perf": "linux-perf"}
 WEB_PORT = 80
