@@ -630,7 +630,7 @@ static void requests_are_judged(void **state)
 static void tied_to_a_guest(void **state)
 {
 	static const uint32_t sizes[] = { 14, 31, 32, 63, 64, 65, 256, 257, 1514, 9014 };
-	static uint8_t got[9014];
+	static uint8_t got[9015];
 	uint8_t *memory = tx_memory(&a);
 	struct pkt *pkts[PKT_BURST];
 	struct snet_entry first;
