@@ -11,8 +11,10 @@
 """
 import json
 import socket
+import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from net.test_tap import MIB, eventually, tcp_copy, udp_echo
 
 MARKER = "nobody else is to read this: 1f0a9c"
 KEEPER = "52:54:00:00:00:0c"
+TICK_SECONDS = 0.25 # the main thread's timer may allocate when it sets itself anew
 LARGES = 32 # buffers of an uplink's queue for packets beyond 2 KiB (src/uplink/recv_bufs.h)
 PAIR = ["--ip", "10.79.0.{}/24", "--ip", "fd79::{}/64"]
 
@@ -105,6 +108,45 @@ def test_shared_receives_from_the_wire_where_it_lies(make_lan, uplink):
     vifd.ctl("uplink del p2")
     row = vifd.ctl("show guests")[0]
     assert row["connected"] and row["breaks"] == 0 and row["references"] == 0
+
+
+@pytest.mark.parametrize("uplink", ["tap", "af-packet"])
+def test_from_the_wire_without_a_copy_or_an_allocation(make_netns, start_vifd, folder, cleanup, monkeypatch, uplink):
+    """Counted in the whole process, by hostile/count_calls.c in front of libc."""
+    wire, nics, counters = make_netns("wire"), make_netns("nics"), Path(folder) / "counters"
+    counters.write_bytes(bytes(24))
+    if uplink == "tap":
+        where = f"tap=eth0 netns={wire.netns} mtu=60000"
+    else:
+        nics.run(f"ip link add nic mtu 60000 type veth peer name eth0 mtu 60000 netns {wire.netns}")
+        where = f"af-packet=nic netns={nics.netns}"
+    with monkeypatch.context() as patch:
+        patch.setenv("COUNT_CALLS", str(counters))
+        patch.setenv("LD_PRELOAD", str(BUILD / "tests" / "hostile" / "libcount_calls.so"))
+        vifd = start_vifd("set workers=1", "bridge add br0", f"uplink add p1 {where} bridge=br0",
+                          f"guest add p2 snet={folder}/p2.sock trust=shared mtu=60000 mac={KEEPER} bridge=br0")
+    wire.run("ip link set eth0 up")
+    guest = cleanup.enter_context(subprocess.Popen(
+        with_parent([BUILD / "tests" / "net" / "snet_spy", f"{folder}/p2.sock", MARKER]), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    cleanup.callback(guest.kill)
+    assert guest.stdout.readline() == "ready\n"
+    frame = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in (KEEPER, wire.mac("eth0"))) + b"\x88\xb5" + bytes(50000)
+    with wire.socket(socket.AF_PACKET, socket.SOCK_RAW) as send:
+        send.bind(("eth0", 0))
+        assert eventually(lambda: send.send(frame) and vifd.stats("p2")["referenced_packets"] > 0, 10)
+        time.sleep(0.3) # the guest gives back, and the control socket has its allocations behind it
+        stats, before, begin = vifd.stats("p2"), struct.unpack("QQQ", counters.read_bytes()), time.monotonic()
+        for _ in range(10):
+            time.sleep(0.1)
+            for _ in range(10):
+                send.send(frame)
+        time.sleep(0.1)
+        after, ticks = struct.unpack("QQQ", counters.read_bytes()), (time.monotonic() - begin) / TICK_SECONDS + 1
+    allocations, _, copied_bytes = (now - then for now, then in zip(after, before))
+    stats = {name: count - stats[name] for name, count in vifd.stats("p2").items() if isinstance(count, int)}
+    assert before[0] > 0 and stats["referenced_packets"] >= 100 and stats["copied_bytes"] == 0, stats
+    assert allocations <= ticks and copied_bytes < 100 * 1000, (allocations, copied_bytes)
 
 
 @pytest.mark.parametrize("uplink", ["tap", "af-packet", "af-xdp"])
