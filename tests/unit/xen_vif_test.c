@@ -419,7 +419,6 @@ static void test_other_back_end(void **state)
 {
 	struct xen_events *other = fake_events_open();
 
-	log_set_level(-1);
 	fake_bind(other, 1, FRONT_TX_EVENT);
 	open_backend();
 	make_vif();
@@ -441,7 +440,6 @@ static void test_other_back_end(void **state)
 /* There is no such bridge: the interface is tried again when something changes. */
 static void test_no_bridge(void **state)
 {
-	log_set_level(-1);
 	refuse = true;
 	open_backend();
 	make_vif();
