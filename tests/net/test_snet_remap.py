@@ -55,11 +55,14 @@ def test_flip_counts(make_lan): # noqa: F811
     count = 200
     done = changes(vifd, lambda: udp_echo(two, one, "10.79.0.1", [1000] * count))
     assert done["send_packets"] >= count and done["recv_packets"] >= count
-    assert done["handed_over"] == done["taken_back"] == done["zeroed"] == done["send_packets"]
+    assert done["handed_over"] == done["send_packets"] and done["zeroed"] == done["taken_back"]
+    # what the guest has given back is taken with the next packet, before as well as at the end
+    late = done["handed_over"] - done["taken_back"]
+    assert -32 <= late <= 32
     # the driver domain's page and the guest's; what was sent lies on one page or two
     sent = done["mapped"] - 2 * done["send_packets"]
     assert done["recv_packets"] <= sent <= 2 * done["recv_packets"]
-    assert done["unmapped"] == done["mapped"] and done["cycles"] > 0
+    assert done["unmapped"] == done["mapped"] - late and done["cycles"] > 0
 
 
 def test_remap_counts(make_lan): # noqa: F811
