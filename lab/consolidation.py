@@ -78,7 +78,7 @@ class Sample(dict):
 
 class Consolidation:
     def __init__(self, lab, stack):
-        self.folder, self.seconds = lab.folder, 0.4 if lab.quick else 1.5
+        self.folder, self.seconds = lab.folder, 0.4 if lab.quick else 1.0
         self.wire = stack.enter_context(PinnedNetns(lab.folder, "wire", WIRE_CPU))
         nic = stack.enter_context(PinnedNetns(lab.folder, "nic", HOST_CPU))
         self.wire.run(f"ip link add wire0 type veth peer name nic0 netns {nic.netns}")
