@@ -149,15 +149,14 @@ def test_bulk_integrity(ends, source, sink, megabytes):
 
 
 def test_costs(ends, netback_costs):
-    """A figure beside the kernel's: printed; what decides is what cannot be the emulation's mood."""
+    """What vifd costs beside the kernel's back end: printed. How many packets come at once is the machine's mood, and moves
+    hypercalls with it; what decides is far beyond that."""
     costs = ends["pv"].iperf_costs(ends["wire"], ADDRESS["wire"], COSTS_MEGABYTES)
     print()
-    for way in costs:
-        for name, cost in ("netback", netback_costs[way]), ("vifd", costs[way]):
-            print(f"{name:8} {way:11} {cost}")
     for way, cost in costs.items():
-        assert cost.hypercalls <= 2 * netback_costs[way].hypercalls
-        assert cost.insns <= 3 * netback_costs[way].insns
+        print(f"netback {way:11} {netback_costs[way]}\nvifd    {way:11} {cost}")
+        assert cost.insns <= 2.5 * netback_costs[way].insns
+        assert cost.hypercalls <= 5 * netback_costs[way].hypercalls
 
 
 def test_detach_attach(ends):
