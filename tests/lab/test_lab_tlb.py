@@ -1,20 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the lab's experiment tlb makes of what its programs say. Nothing is traced."""
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-LAB = Path(__file__).resolve().parents[2] / "lab"
 
 
 @pytest.fixture
-def tlb(monkeypatch):
-    monkeypatch.syspath_prepend(str(LAB))
-    yield importlib.import_module("tlb")
-    for name in [name for name, module in sys.modules.items() if str(LAB) in str(getattr(module, "__file__", ""))]:
-        del sys.modules[name]
+def tlb(lab):
+    return lab("tlb")
 
 
 def samples_of(tlb, superpages):
