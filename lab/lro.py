@@ -84,7 +84,7 @@ class Plan(NamedTuple):
 
 
 QUICK = Plan(3, 0.3, 0.5, 0.15, 60, 0.05)
-FULL = Plan(7, 0.4, 1.6, 0.4, 120, 0.1)
+FULL = Plan(5, 0.4, 1.6, 0.4, 100, 0.1)
 
 NOTES = (
     "(a) into a QEMU guest by vhost-user, (b) into a TAP, whose receiver is a namespace. The host's side has one CPU, the wire another.",
