@@ -98,8 +98,8 @@ def measure(lab, hosts):
         for config, host in hosts.items():
             with Connection(host.end(source), host.end(sink), host.address(sink), ("write", "read"), WRITE):
                 time.sleep(RAMP)
-                taken[load, config] = [shares(parse(record(lab.folder / "perf.data", 0.4 if lab.quick else 1)))
-                                       for _ in range(3 if lab.quick else 7)]
+                taken[load, config] = [shares(parse(record(lab.folder / "perf.data", 0.4 if lab.quick else 0.8)))
+                                       for _ in range(3 if lab.quick else 5)]
             lab.say(f"{load}, {config}: " + ", ".join(f"{name} {taken[load, config][-1][0].get(name, 0):.1f} %" for name in NAMES))
     return taken
 

@@ -80,7 +80,7 @@ class Sample(dict):
 class Workloads:
     def __init__(self, lab, stack):
         self.lab = lab
-        self.passes, self.seconds = (16, 1) if lab.quick else (48, 3)
+        self.passes, self.seconds = (16, 1) if lab.quick else (32, 2)
         memory = tempfile.mkdtemp(prefix=f"vifd-{os.getpid()}-", dir=MEMORY)
         stack.callback(shutil.rmtree, memory, ignore_errors=True)
         self.wire = stack.enter_context(PinnedNetns(lab.folder, "wire", WIRE_CPU))
@@ -161,7 +161,7 @@ def measure(lab):
         taken = {}
         each = (workloads.ray_tracing, workloads.ray_tracing_and_files, workloads.oltp, workloads.job_and_pages)
         for name, sample in zip(PAPER, each):
-            taken[name] = interleave(3 if lab.quick else 7, list(CONFIGS), sample, lambda text, name=name: lab.say(f"{name}, {text}"))
+            taken[name] = interleave(3 if lab.quick else 5, list(CONFIGS), sample, lambda text, name=name: lab.say(f"{name}, {text}"))
         return taken, symbols.measure(lab, {config: workloads.hosts[config] for config in (BASE, SHARED)})
 
 
