@@ -23,7 +23,7 @@ enum {
 	ZONES = 16,
 	BUF = 2048,
 	PEAK = ZONES * (ZONE_SIZE / BUF),
-	CHANGES = 200000,
+	CHANGES = 20000,
 	SUPERPAGE = 2 << 20,
 	PAGE = 1 << ZONE_PAGE_SHIFT,
 	PAGES = SUPERPAGE / PAGE, /* of a superpage */
