@@ -45,8 +45,9 @@ class Counter:
         self.machine.netns(wire)
         if option:
             channel, cpu = option
-            self.machine.start(f"vifd{index}", cpu, "vifd", "-s", f"/tmp/{index}.ctl", "set workers=1 idle-spin=off", "bridge add br0",
-                               f"uplink add wire tap=wire0 netns={wire} bridge=br0", f"guest add a snet={socket} {channel} bridge=br0")
+            self.machine.start(f"vifd{index}", cpu, "vifd", "-s", f"/tmp/{index}.ctl",
+                               "set workers=1 idle-spin=off", "bridge add br0", f"uplink add wire tap=wire0 netns={wire} bridge=br0",
+                               f"guest add a snet={socket} {channel} bridge=br0")
             self.machine.start(f"front{index}", GUEST_CPU, "vif-front", "--connect", socket, "--netns", a, "--ip", f"{net}.1/24")
         else:
             self.machine.run(f"/bin/ip -n {a} link add eth0 type veth peer name wire0 netns {wire};"

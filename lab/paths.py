@@ -50,20 +50,22 @@ LOST, PATH = 0.5, 3.5
 RAMP, LARGE, ROOM = 0.15, 65536, 384 << 10
 
 STANDS = {
-    "P2": "channel=remap (VETH) stands for Xen's mapping of pages by hypercalls; a process, vifd, for the driver domain's virtual machine, "
-          "and a switch of processes for one of domains."}
+    "P2": "channel=remap (VETH) stands for Xen's mapping of pages by hypercalls; a process, vifd, for the driver domain's virtual "
+          "machine, and a switch of processes for one of domains."}
 WHY = {
-    "P2": "Mapping for each packet costs a guest about half of its throughput or more, as in the paper; vifd's own channel, which maps "
-          "nothing, comes nearer to native. With two CPUs the far end has vifd's separate CPU, too."}
-LENGTH = ("Native has no NIC's driver here, a veth being the shortest path there is, and vif-front has a system call for each packet, so "
-          "that the path with vifd is longer beside it than Xen's was. Where vifd has a CPU of its own, a byte takes {} of the "
-          "instructions that it takes on the same CPU when sending, {} when receiving (VETH: {} and {}): more of them where each packet "
-          "wakes somebody up on the other CPU, fewer where they come in bursts.")
+    "P2": "Mapping for each packet costs a guest about half of its throughput or more, as in the paper; vifd's own channel, which "
+          "maps nothing, comes nearer to native. With two CPUs the far end has vifd's separate CPU, too."}
+LENGTH = (
+    "Native has no NIC's driver here, a veth being the shortest path there is, and vif-front has a system call for each packet, "
+    "so that the path with vifd is longer beside it than Xen's was. Where vifd has a CPU of its own, a byte takes {} of the "
+    "instructions that it takes on the same CPU when sending, {} when receiving (VETH: {} and {}): more of them where each "
+    "packet wakes somebody up on the other CPU, fewer where they come in bursts.")
 NOTES = (
     "CPU time: guest is a's program and vif-front, with a's kernel; driver is vifd. native: what a's CPU did not idle.",
-    "instructions/byte: counted in an emulated machine, the kernel's included, between guest a and a wire that is a TAP (lab/path_length.py);",
-    "switches/MiB: writes to CR3, there. instructions/packet: vifd's in user mode, by callgrind, in which it is slower than it is; how many",
-    "packets it finds at a time is not what it would be at speed. By packet: of those that passed vifd in the direction of the data.")
+    "instructions/byte: counted in an emulated machine, the kernel's included, between guest a and a wire that is a TAP",
+    "(lab/path_length.py); switches/MiB: writes to CR3, there. instructions/packet: vifd's in user mode, by callgrind, in which it",
+    "is slower than it is; how many packets it finds at a time is not what it would be at speed. By packet: of those that passed",
+    "vifd in the direction of the data.")
 
 
 class Sample(dict):
@@ -83,8 +85,8 @@ class Placed(Host):
         commands += [f"guest add {guest} snet={socket}-{guest}.sock {option} bridge=br0" for guest in self.ends]
         self.vifd = self.stack.enter_context(Vifd(self.folder, *commands, name=Path(socket).name, affinity=[cpu],
                                                   wrapper=self.wrapper))
-        self.fronts = {guest: Front(self.folder, self.stack, f"{Path(socket).name}-{guest}", end, self.address(guest), GUESTS[guest][1])
-                       for guest, end in self.ends.items()}
+        self.fronts = {guest: Front(self.folder, self.stack, f"{Path(socket).name}-{guest}", end, self.address(guest),
+                                    GUESTS[guest][1]) for guest, end in self.ends.items()}
 
     def look(self):
         return {"driver": self.vifd.cpu_seconds(), "front end": self.fronts["a"].cpu_seconds()}
@@ -135,7 +137,8 @@ class Paths:
 
     @staticmethod
     def look(host, stream):
-        return {**host.look(), **stream.look(), "clock": time.monotonic(), "idle": cpu_ticks(HOST_CPU)[1] / os.sysconf("SC_CLK_TCK")}
+        return {**host.look(), **stream.look(), "clock": time.monotonic(),
+                "idle": cpu_ticks(HOST_CPU)[1] / os.sysconf("SC_CLK_TCK")}
 
 
 def measure(lab):
@@ -180,7 +183,8 @@ def rows_of(taken):
     for direction, samples in taken.items():
         for config in CONFIGS:
             more = {"paper_ratio": LOST if config in XEN else 1} if config in (*XEN, BASE) else {}
-            rows.append(row("P2", config, f"throughput, {direction}", "Mb/s", None, figures_of(samples, config, "throughput"), **more))
+            rows.append(row("P2", config, f"throughput, {direction}", "Mb/s", None, figures_of(samples, config, "throughput"),
+                            **more))
         for part in ("total", "guest", "driver"):
             rows += [row("P4", config, f"cycles/byte {part}, {direction}", "cycles", None, values)
                      for config in CONFIGS if (values := figures_of(samples, config, part))]
@@ -201,13 +205,15 @@ def rows_of_length(lengths):
 
 
 def rows_of_parts(counted):
-    return [row("P4", "same CPU", f"instructions/packet {part}, {direction}", "instructions", None, [sample[part] for sample in samples])
+    return [row("P4", "same CPU", f"instructions/packet {part}, {direction}", "instructions", None,
+                [sample[part] for sample in samples])
             for direction, samples in counted.items() for part in samples[0]]
 
 
 def why_length(lengths):
-    return LENGTH.format(*(f"{path_length.ratio(lengths[direction], 'instructions/byte', name + 'separate CPU', name + 'same CPU'):.2f}"
-                           for name in CHANNELS for direction in DIRECTIONS))
+    ratios = [path_length.ratio(lengths[direction], "instructions/byte", name + "separate CPU", name + "same CPU")
+              for name in CHANNELS for direction in DIRECTIONS]
+    return LENGTH.format(*map("{:.2f}".format, ratios))
 
 
 def run(lab):

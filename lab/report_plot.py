@@ -169,9 +169,10 @@ def sizes(plot, rows):
         if papers:
             blocks.append(block(f"paper{index}", papers))
             curves.append(f'$paper{index} using 1:2 with points lc rgb "{colour}" pt 4 ps 1.2 title "paper, {escaped(config)}"')
-    return PANEL_WIDTH, SIZES.format(blocks="\n".join(blocks), title=escaped(f"{rows[0]['id']}: {plot.label}"), label=escaped(plot.label),
-                        tics=", ".join(f'"{text}" {size}' for size, text in sorted(tics.items())),
-                        least=min(tics), most=max(tics), curves=", ".join(curves))
+    return PANEL_WIDTH, SIZES.format(
+        blocks="\n".join(blocks), title=escaped(f"{rows[0]['id']}: {plot.label}"), label=escaped(plot.label),
+        tics=", ".join(f'"{text}" {size}' for size, text in sorted(tics.items())), least=min(tics), most=max(tics),
+        curves=", ".join(curves))
 
 
 def size_of(metric):

@@ -77,11 +77,12 @@ def test_a_figure_without_rows_is_named(written, results):
 def test_an_experiment_that_is_not_there_is_named(lab, written, results):
     del results["tlb"]
     _, lacking = written()
-    assert [line.split()[0] for line in lacking] == [exhibit.name for exhibit in lab("report").EXHIBITS if exhibit.experiment == "tlb"]
+    assert [line.split()[0] for line in lacking] == [one.name for one in lab("report").EXHIBITS if one.experiment == "tlb"]
 
 
 def test_what_no_paper_has_is_shown_too(lab, written, results):
-    results["own"] = {**results["fig7"], "title": "Of our own", "rows": [lab("rows").row("X1", "base", "throughput", "Mb/s", None, [7] * 3)]}
+    own = [lab("rows").row("X1", "base", "throughput", "Mb/s", None, [7] * 3)]
+    results["own"] = {**results["fig7"], "title": "Of our own", "rows": own}
     text, lacking = written()
     assert lacking == [] and "| X1 | throughput | base |" in text[text.index("Experiment own: Of our own"):]
 

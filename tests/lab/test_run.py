@@ -124,8 +124,8 @@ def test_stamp_is_of_this_checkout(lab, monkeypatch):
     assert one["only"] == ["A8", "A9"] and one["seconds"] == 1.2 and stamp.agree(one, stamp.make("tlb", True, 9))
 
 
-@pytest.mark.parametrize("passes,why,quick,well", [(True, None, False, True), (False, None, False, False), (False, "why", False, True),
-                                                   (False, None, True, True)])
+@pytest.mark.parametrize("passes,why,quick,well", [(True, None, False, True), (False, None, False, False),
+                                                   (False, "why", False, True), (False, None, True, True)])
 def test_a_missed_bar_fails_unless_it_is_explained(lab, lab_run, monkeypatch, tmp_path, passes, why, quick, well):
     monkeypatch.setattr(lab_run, "OUT", tmp_path)
     monkeypatch.setattr(lab_run.stamp, "make", lambda *_: dict(NOW))
