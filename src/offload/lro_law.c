@@ -34,7 +34,8 @@
  * That delays whatever else comes in, so it
  *
  *      naps for T (auto: for 200 us), at most 500 us, when it would have slept otherwise,
- *      if it took in 8 segments or more of bulk flows since it rested last,
+ *      if it took in 8 segments or more of bulk flows since the rest before its last (for the last
+ *      may have brought only what they wait for, acknowledgements),
  *      and for 5 ms nothing that is urgent: a request, a reply, a connection that opens or closes;
  *
  * otherwise it sleeps until it is woken. A flow carries bulk while its segments wait for others, or
@@ -132,18 +133,19 @@ uint64_t lro_nap_length(struct lro_nap *nap, uint64_t patience, uint64_t now,
 {
 	uint64_t length = NAP_MAX_USEC * cycles_per_usec, calm = NAP_CALM_USEC * cycles_per_usec;
 	uint64_t since = now - nap->rested;
-	unsigned segments = nap->segments;
+	unsigned segments = nap->segments, lately = segments + nap->before;
 
+	nap->before = segments;
 	nap->segments = 0;
 	nap->rested = now;
-	if (segments < NAP_SEGMENTS || patience < NAP_MIN_USEC * cycles_per_usec ||
+	if (lately < NAP_SEGMENTS || patience < NAP_MIN_USEC * cycles_per_usec ||
 	    now - nap->urgent < calm)
 		return 0;
 	if (since > calm)
 		since = calm;
 	if (length > patience)
 		length = patience;
-	if (length > since * NAP_SEGMENTS_MOST / segments)
+	if (segments > 0 && length > since * NAP_SEGMENTS_MOST / segments)
 		length = since * NAP_SEGMENTS_MOST / segments;
 	return length;
 }

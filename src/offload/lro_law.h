@@ -49,6 +49,7 @@ struct lro_nap {
 	uint64_t urgent;   /* when something came that a nap would delay */
 	uint64_t rested;   /* when it began to rest last */
 	unsigned segments; /* taken in since, of flows that carry bulk */
+	unsigned before;   /* and between that rest and the one before it */
 };
 
 static inline void lro_nap_note_urgent(struct lro_nap *nap, uint64_t now)
