@@ -18,7 +18,7 @@ import sys
 from host import Host, run, wait_for
 from results import Bar, Row, Sample
 from stations import Placement, classify
-from switches import (GENERATOR_CPU, OVS_DPDK, OVS_DPDK_MIB, ROOT, SWITCH_CPU, OpenVSwitch, Vifd,
+from switches import (GENERATOR_CPU, OVS_DPDK, OVS_DPDK_MIB, ROOT, SWITCH_CPU, TAP_MIB, OpenVSwitch, Vifd,
                       end_up, has_interface)
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -125,7 +125,7 @@ def rows(wanted, options, say):
     samples = {}
     build_image()
     with Host() as host:
-        host.hugepages(OVS_DPDK_MIB)
+        host.hugepages(OVS_DPDK_MIB + TAP_MIB)
         say(f"guest: booting two guests ({accelerator()}) on vifd and two on {PEER}")
         sets = [start_vifd(host), start_ovs(host)]
         sets[0].boot(host)

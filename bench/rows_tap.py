@@ -14,7 +14,7 @@ import json
 from host import BenchError, Host, run, wait_for
 from results import Bar, Row, Sample
 from stations import Placement, classify
-from switches import (ADDRESSES, KernelBridge, OvsNetdev, OvsNetdevTso, OVS_DPDK_MIB, TapFwd,
+from switches import (ADDRESSES, KernelBridge, OvsNetdev, OvsNetdevTso, OVS_DPDK_MIB, TAP_MIB, TapFwd,
                       VdeSwitch, Vifd)
 
 PEERS = (VdeSwitch, OvsNetdev, OvsNetdevTso, TapFwd, KernelBridge)
@@ -61,7 +61,7 @@ def rows(wanted, options, say):
     seconds, rounds = (2, 3) if options.quick else (3, 9)
     speed, price = {}, {}
     with Host() as host:
-        host.hugepages(OVS_DPDK_MIB)
+        host.hugepages(OVS_DPDK_MIB + 2 * TAP_MIB)
         say("tap: starting " + ", ".join(["vifd"] + [peer.__name__ for peer in PEERS]))
         switches = start(host)
         placement = Placement(host)

@@ -160,6 +160,7 @@ class OpenVSwitch(Switch):
 OVS_DPDK = {"dpdk_init": "true", "dpdk_extra": "--no-pci --in-memory", "dpdk_socket_mem": "512",
             "dpdk_lcore_mask": hex(1 << GENERATOR_CPU)}
 OVS_DPDK_MIB = 512
+TAP_MIB = 4 # of huge pages, which vifd takes for each TAP to receive into
 
 
 class OvsDpdk(OpenVSwitch):
